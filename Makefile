@@ -1,0 +1,68 @@
+# What is done with scheduler while it is made. `make help` lists it.
+
+LUAS    := lua5.1 lua5.2 lua5.3 lua5.4 luajit
+LUA     ?= lua5.4
+TREE    := $(CURDIR)
+SOURCES := $(shell find src lua -type f ! -name '*.md') src/README.md Cargo.toml Cargo.lock build.rs
+
+feature = $(subst .,,$(1))
+module  = build/$(1)/scheduler.so
+# The module's interpreters find it in front of any that is installed.
+with_module = env -u LUA_CPATH_5_2 -u LUA_CPATH_5_3 -u LUA_CPATH_5_4 LUA_CPATH="$(TREE)/build/$(1)/?.so;;"
+
+.PHONY: help demo test test-rust test-gc build lint bench clean setup $(LUAS:%=test-%) $(LUAS:%=gc-%)
+
+help: ## this list
+	@sed -n 's/^\([a-z-]*\):.*## /  make \1	/p' Makefile | expand -t 20
+	@echo "Interpreters: $(LUAS). With LUA=luajit, say, demo, build, test and bench take that one."
+
+demo: setup $(call module,$(LUA)) ## builds, and runs the main example on real files (LUA=..., FOLDER=...)
+	@$(call with_module,$(LUA)) $(LUA) examples/analyse.lua $(FOLDER)
+
+test: setup test-rust ## all tests in all interpreters (LUA=... for one)
+ifeq ($(origin LUA),file)
+	@$(MAKE) --no-print-directory $(LUAS:%=test-%)
+else
+	@$(MAKE) --no-print-directory test-$(LUA)
+endif
+
+test-rust: ## the tests of the Rust code, which need no Lua
+	cargo test --locked --quiet
+
+$(LUAS:%=test-%): test-%: build/%/scheduler.so build/host
+	@echo "== $*"
+	@$(call with_module,$*) $* spec/run.lua $(BUSTED)
+
+test-gc: setup $(LUAS:%=gc-%) ## all specs with the collector at its most aggressive
+
+$(LUAS:%=gc-%): gc-%: build/%/scheduler.so build/host
+	@echo "== $*, aggressive collector"
+	@$(call with_module,$*) SCHEDULER_SPEC_GC=1 $* spec/run.lua $(BUSTED)
+
+build: $(call module,$(LUA)) ## the module for one interpreter, into build/$(LUA)
+
+build/%/scheduler.so: $(SOURCES)
+	cargo build --locked --quiet --release --features $(call feature,$*) --target-dir target/$*
+	@mkdir -p $(@D)
+	@cp target/$*/release/libscheduler.so $@.new && mv $@.new $@
+
+build/host: spec/host/host.c
+	@mkdir -p $(@D)
+	cc -O1 -Wall -Wextra -o $@ $< -ldl -lpthread
+
+lint: ## rustfmt, clippy, luacheck
+	@.ci/setup lint
+	cargo fmt --check
+	cargo clippy --locked --quiet --all-targets -- -D warnings
+	cargo clippy --locked --quiet --features lua54 --target-dir target/clippy -- -D warnings
+	luacheck --quiet .
+
+bench: setup $(LUAS:%=build/%/scheduler.so) ## speed beside that of the peers, into bench/RESULTS.md
+	@.ci/setup bench
+	@$(call with_module,lua5.4) lua5.4 bench/run.lua
+
+setup:
+	@.ci/setup
+
+clean: ## removes what was built
+	rm -rf build target

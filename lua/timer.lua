@@ -1,0 +1,119 @@
+-- The JS family: setTimeout and its kin, in milliseconds.
+
+local native, compat, check, loop = ...
+
+local error, select, type = error, select, type
+local pack, unpack = compat.pack, compat.unpack
+local callbacks, overlapping, waiting = loop.callbacks, loop.overlapping, loop.waiting
+local set_timeout, set_interval, set_immediate = native.set_timeout, native.set_interval, native.set_immediate
+local clear = native.clear
+
+local timer = {}
+
+--- A function that calls `fn` with these arguments, nils included.
+local function bind(fn, count, ...)
+  if count == 1 then
+    local a = ...
+    return function()
+      return fn(a)
+    end
+  elseif count == 2 then
+    local a, b = ...
+    return function()
+      return fn(a, b)
+    end
+  end
+  local args = pack(...)
+  return function()
+    return fn(unpack(args, 1, count))
+  end
+end
+
+function timer.setTimeout(fn, ms, ...)
+  if type(fn) ~= "function" then check.callable(fn, 1, "setTimeout") end
+  local id, slot, count = set_timeout(ms, ...)
+  if not id then check.bad_argument(2, "setTimeout", "number", ms) end
+  callbacks[slot] = count == 0 and fn or bind(fn, count, ...)
+  return id
+end
+
+local missed_modes = { skip = true, burst = true, delay = true }
+
+--- The period and the ways of an interval, from what stands in place of `ms`.
+local function interval_options(options)
+  if type(options) ~= "table" then return options, "skip", false end
+  local missed = options.missed == nil and "skip" or options.missed
+  if not missed_modes[missed] then
+    error("bad argument #2 to 'setInterval' (field 'missed' must be \"skip\", \"burst\" or \"delay\")", 3)
+  end
+  if type(options.ms) ~= "number" then
+    error(("bad argument #2 to 'setInterval' (number expected in field 'ms', got %s)"):format(type(options.ms)), 3)
+  end
+  return options.ms, missed, options.overlap
+end
+
+function timer.setInterval(fn, ms, ...)
+  if type(fn) ~= "function" then check.callable(fn, 1, "setInterval") end
+  local period, missed, overlap = interval_options(ms)
+  local id, slot, count = set_interval(period, missed, ...)
+  if not id then check.bad_argument(2, "setInterval", "number", ms) end
+  callbacks[slot] = count == 0 and fn or bind(fn, count, ...)
+  if overlap then overlapping[slot] = true end
+  return id
+end
+
+function timer.setImmediate(fn, ...)
+  if type(fn) ~= "function" then check.callable(fn, 1, "setImmediate") end
+  local id, slot, count = set_immediate(...)
+  callbacks[slot] = count == 0 and fn or bind(fn, count, ...)
+  return id
+end
+
+function timer.queueMicrotask(fn, ...)
+  if type(fn) ~= "function" then check.callable(fn, 1, "queueMicrotask") end
+  local count = select("#", ...)
+  loop.queue_microtask(count == 0 and fn or bind(fn, count, ...))
+end
+
+local function check_id(id, name)
+  if type(id) ~= "number" then error(("bad argument #1 to '%s' (number expected, got %s)"):format(name, type(id)), 3) end
+end
+
+--- One function under three names, as timers and immediates share their ids.
+function timer.clearTimeout(id)
+  local slot, is_interval = clear(id)
+  if slot then
+    callbacks[slot] = nil
+    if is_interval then
+      overlapping[slot], waiting[slot] = nil, nil
+    end
+  elseif id ~= nil then
+    check_id(id, "clearTimeout")
+  end
+end
+
+timer.clearInterval, timer.clearImmediate = timer.clearTimeout, timer.clearTimeout
+
+function timer.ref(id)
+  check_id(id, "ref")
+  native.set_ref(id, true)
+  return id
+end
+
+function timer.unref(id)
+  check_id(id, "unref")
+  native.set_ref(id, false)
+  return id
+end
+
+function timer.hasRef(id)
+  check_id(id, "hasRef")
+  return native.has_ref(id)
+end
+
+function timer.refresh(id)
+  check_id(id, "refresh")
+  return native.refresh(id)
+end
+
+return timer

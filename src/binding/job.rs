@@ -1,0 +1,111 @@
+//! Natives of jobs: sending them to the pool, and taking what comes back.
+
+use std::cell::RefCell;
+use std::convert::Infallible;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::thread;
+
+use mlua::{IntoLuaMulti, Lua, MultiValue, Result, Table, Value};
+
+use super::{Natives, worker};
+use crate::runtime::PerProcess;
+use crate::vm::Vm;
+use crate::vm::transfer::{Transfer, decode, encode};
+use crate::worker::{Completion, Environment, Failure, JobNumber, Outcome, Pool, Request};
+
+static POOL: PerProcess<Pool> = PerProcess::new();
+
+/// The default pool, shared by all VMs of the process: a worker for each core.
+fn pool() -> &'static Pool {
+    let make = || {
+        let cores = thread::available_parallelism().map_or(1, usize::from);
+        Ok::<_, Infallible>(Pool::new(cores, worker::make_executor))
+    };
+    let Ok(pool) = POOL.get_or_try_init(make);
+    pool
+}
+
+/// The number of workers that were started in this process.
+pub fn workers() -> usize {
+    POOL.get().map_or(0, Pool::workers)
+}
+
+pub fn add(natives: &Natives, transfer: &Rc<Transfer>) -> Result<()> {
+    let sender =
+        Sender { transfer: Rc::clone(transfer), package: package(natives.lua)?, environment: RefCell::default() };
+    natives.add("submit", move |_, vm, call: MultiValue| match sender.submit(vm, &call) {
+        Ok(number) => (Some(number), None),
+        Err(reason) => (None, Some(reason)),
+    })?;
+    let (vm, transfer) = (Rc::clone(&natives.vm), Rc::clone(transfer));
+    let next_completion = natives.lua.create_function(move |lua, ()| match vm.next_completion() {
+        Some(completion) => values_of(lua, &transfer, completion),
+        None => Ok(MultiValue::new()),
+    })?;
+    natives.table.raw_set("next_completion", next_completion)
+}
+
+/// What sends the jobs of a VM.
+struct Sender {
+    transfer: Rc<Transfer>,
+    package: Option<Table>,
+    /// That of the last job; a program seldom changes its paths.
+    environment: RefCell<Option<Arc<Environment>>>,
+}
+
+impl Sender {
+    fn submit(&self, vm: &Vm, call: &MultiValue) -> std::result::Result<JobNumber, String> {
+        let call = encode(&self.transfer, "argument", call.iter()).map_err(|refused| refused.to_string())?;
+        let request = Request { call, environment: self.environment() };
+        let (number, reply) = vm.new_reply();
+        pool().submit(request, reply).map_err(|error| {
+            vm.withdraw_job();
+            format!("no worker thread can be started: {error}")
+        })?;
+        Ok(number)
+    }
+
+    fn environment(&self) -> Arc<Environment> {
+        let field = |name| {
+            let value = self.package.as_ref().and_then(|package| package.raw_get::<mlua::LuaString>(name).ok());
+            value.map_or_else(Vec::new, |value| value.as_bytes().to_vec())
+        };
+        let current = Environment { path: field("path"), cpath: field("cpath") };
+        let mut last = self.environment.borrow_mut();
+        match &*last {
+            Some(environment) if **environment == current => Arc::clone(environment),
+            _ => Arc::clone(last.insert(Arc::new(current))),
+        }
+    }
+}
+
+/// The `package` table, which a sandbox may lack.
+pub fn package(lua: &Lua) -> Result<Option<Table>> {
+    lua.globals().raw_get("package")
+}
+
+/// The job's number and true and its results, or false and the kind, message, traceback and value of its error.
+fn values_of(lua: &Lua, transfer: &Transfer, completion: Completion) -> Result<MultiValue> {
+    let results = match completion.outcome {
+        Outcome::Done(message) => {
+            decode(lua, transfer, &message).and_then(|results| (true, results).into_lua_multi(lua))
+        }
+        Outcome::Failed(failure) => failure_values(lua, transfer, failure),
+    };
+    let mut values = results.or_else(|error| {
+        let message = format!("the outcome of the job cannot be taken: {error}");
+        (false, "error", message, "").into_lua_multi(lua)
+    })?;
+    values.push_front(Value::Integer(completion.number as i64));
+    Ok(values)
+}
+
+fn failure_values(lua: &Lua, transfer: &Transfer, failure: Failure) -> Result<MultiValue> {
+    let value = match failure.value {
+        Some(message) => decode(lua, transfer, &message)?.pop_front(),
+        None => None,
+    };
+    let (message, traceback) = (lua.create_string(failure.message)?, lua.create_string(failure.traceback)?);
+    (false, failure.kind, message, traceback, value).into_lua_multi(lua)
+}

@@ -1,0 +1,90 @@
+//! The Lua-visible surface. One thin file for each part: convert the arguments, one call down, convert back.
+//!
+//! What users call is Lua (`lua/`), so that errors about arguments are plain strings at the line of the call, and so
+//! that coroutines yield from Lua code only. The natives that it is built on are made here; they take and return
+//! numbers and do not allocate in Lua on the ways that are often gone.
+
+mod clock;
+mod job;
+mod timer;
+mod turn;
+mod worker;
+
+use std::rc::Rc;
+
+use mlua::{Function, IntoLuaMulti, Lua, Result, Table};
+
+use crate::vm::Vm;
+use crate::vm::transfer::Transfer;
+
+/// Under this name the module of a state is kept in its registry, so that a second `require` finds it.
+const REGISTRY_NAME: &str = "scheduler.module";
+
+/// The Lua parts of the module, by their file names in `lua/`.
+const PARTS: [(&str, &str); 8] = [
+    ("check.lua", include_str!("../../lua/check.lua")),
+    ("clock.lua", include_str!("../../lua/clock.lua")),
+    ("compat.lua", include_str!("../../lua/compat.lua")),
+    ("errors.lua", include_str!("../../lua/errors.lua")),
+    ("loop.lua", include_str!("../../lua/loop.lua")),
+    ("parallel.lua", include_str!("../../lua/parallel.lua")),
+    ("timer.lua", include_str!("../../lua/timer.lua")),
+    ("worker.lua", include_str!("../../lua/worker.lua")),
+];
+
+/// The module of a Lua state, made at the first call.
+pub fn open(lua: &Lua) -> Result<Table> {
+    match lua.named_registry_value(REGISTRY_NAME)? {
+        Some(module) => Ok(module),
+        None => Ok(load(lua)?.module),
+    }
+}
+
+/// A module that was just loaded.
+struct Loaded {
+    module: Table,
+    /// Runs a job, in a worker: see `lua/worker.lua`.
+    run_job: Function,
+    transfer: Rc<Transfer>,
+}
+
+fn load(lua: &Lua) -> Result<Loaded> {
+    let natives = Natives { lua, vm: Rc::new(Vm::new()), table: lua.create_table()? };
+    let transfer = Rc::new(Transfer::new(lua)?);
+    natives.table.raw_set("VERSION", env!("CARGO_PKG_VERSION"))?;
+    turn::add(&natives)?;
+    timer::add(&natives)?;
+    clock::add(&natives)?;
+    job::add(&natives, &transfer)?;
+    let load_part = lua.create_function(|lua, (name, arguments): (String, mlua::MultiValue)| {
+        let (_, source) = PARTS.iter().find(|(part, _)| *part == name).ok_or_else(|| mlua::Error::runtime(&name))?;
+        chunk(lua, &name, source)?.call::<mlua::Value>(arguments)
+    })?;
+    let init = chunk(lua, "init.lua", include_str!("../../lua/init.lua"))?;
+    let (module, run_job): (Table, Function) = init.call((natives.table, load_part))?;
+    lua.set_named_registry_value(REGISTRY_NAME, &module)?;
+    Ok(Loaded { module, run_job, transfer })
+}
+
+fn chunk(lua: &Lua, name: &str, source: &str) -> Result<Function> {
+    lua.load(source).set_name(format!("@scheduler/{name}")).into_function()
+}
+
+/// The table of natives that is being filled, for one VM.
+struct Natives<'a> {
+    lua: &'a Lua,
+    vm: Rc<Vm>,
+    table: Table,
+}
+
+impl Natives<'_> {
+    /// Adds a native that is given the VM.
+    fn add<A, R>(&self, name: &str, native: impl Fn(&Lua, &Vm, A) -> R + 'static) -> Result<()>
+    where
+        A: mlua::FromLuaMulti,
+        R: IntoLuaMulti,
+    {
+        let vm = Rc::clone(&self.vm);
+        self.table.raw_set(name, self.lua.create_function(move |lua, arguments| Ok(native(lua, &vm, arguments)))?)
+    }
+}

@@ -1,0 +1,166 @@
+//! Records under an id that is never used again and a slot that is.
+//!
+//! # Ground rules
+//!
+//! The *id* is what users hold: unique in the process for its lifetime, whatever is cleared, fired or closed, so a
+//! stale id finds nothing. The *slot* is where the layers above keep the callback or coroutine: dense and used again,
+//! so that they can be kept in the array part of a Lua table.
+
+use std::collections::HashMap;
+use std::hash::{BuildHasherDefault, Hasher};
+use std::sync::atomic::{AtomicU64, Ordering};
+
+/// A number greater than 0 and below 2^53 (exact in a Lua float), given out once in the life of the process.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Id(pub u64);
+
+/// An index that is in use for one record at a time; the first one is 0.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Slot(pub u32);
+
+/// Ids are taken from the process in blocks, so that the shared counter is touched once in a while only.
+const IDS_PER_BLOCK: u64 = 4096;
+
+/// Gives out ids, ascending.
+#[derive(Debug, Default)]
+struct Ids {
+    next: u64,
+    end: u64,
+}
+
+impl Ids {
+    fn take(&mut self) -> Id {
+        static NEXT_BLOCK: AtomicU64 = AtomicU64::new(1);
+        if self.next == self.end {
+            self.next = NEXT_BLOCK.fetch_add(IDS_PER_BLOCK, Ordering::Relaxed);
+            self.end = self.next + IDS_PER_BLOCK;
+        }
+        self.next += 1;
+        Id(self.next - 1)
+    }
+}
+
+/// Spreads ascending ids over neighbouring places of the hash table: timers set one after the other are mostly
+/// cleared or fired so as well, and then touch the same cache lines.
+#[derive(Default)]
+pub struct IdHasher(u64);
+
+impl Hasher for IdHasher {
+    fn write(&mut self, _: &[u8]) {
+        unreachable!("ids hash as one u64")
+    }
+
+    fn write_u64(&mut self, id: u64) {
+        // The table takes the place from the low bits and a check byte from the top seven; ids stay below 2^53.
+        self.0 = id | id << 57;
+    }
+
+    fn finish(&self) -> u64 {
+        self.0
+    }
+}
+
+/// Records that are found by id or by slot.
+#[derive(Debug)]
+pub struct Slots<T> {
+    ids: Ids,
+    index: HashMap<Id, Slot, BuildHasherDefault<IdHasher>>,
+    records: Vec<Option<(Id, T)>>,
+    vacant: Vec<Slot>,
+}
+
+impl<T> Slots<T> {
+    /// The number of records.
+    pub fn len(&self) -> usize {
+        self.index.len()
+    }
+
+    /// Whether there is no record.
+    pub fn is_empty(&self) -> bool {
+        self.index.is_empty()
+    }
+
+    /// Keeps `record`, in the slot that was vacated last.
+    pub fn insert(&mut self, record: T) -> (Id, Slot) {
+        let id = self.ids.take();
+        let slot = match self.vacant.pop() {
+            Some(slot) => slot,
+            None => {
+                self.records.push(None);
+                Slot((self.records.len() - 1) as u32)
+            }
+        };
+        self.records[slot.0 as usize] = Some((id, record));
+        self.index.insert(id, slot);
+        (id, slot)
+    }
+
+    /// The slot of `id`, if it is still in use.
+    pub fn slot(&self, id: Id) -> Option<Slot> {
+        self.index.get(&id).copied()
+    }
+
+    /// The record of `id`.
+    pub fn get(&self, id: Id) -> Option<&T> {
+        self.get_at(self.slot(id)?, id)
+    }
+
+    /// The record in `slot`, if it is that of `id`: without a look into the index.
+    pub fn get_at(&self, slot: Slot, id: Id) -> Option<&T> {
+        match self.records.get(slot.0 as usize) {
+            Some(Some((found, record))) if *found == id => Some(record),
+            _ => None,
+        }
+    }
+
+    /// As [`Slots::get_at`], to change it.
+    pub fn get_at_mut(&mut self, slot: Slot, id: Id) -> Option<&mut T> {
+        match self.records.get_mut(slot.0 as usize) {
+            Some(Some((found, record))) if *found == id => Some(record),
+            _ => None,
+        }
+    }
+
+    /// Vacates the slot of `id`.
+    pub fn remove(&mut self, id: Id) -> Option<(Slot, T)> {
+        let slot = self.index.remove(&id)?;
+        let (_, record) = self.records[slot.0 as usize].take()?;
+        self.vacant.push(slot);
+        Some((slot, record))
+    }
+}
+
+impl<T> Default for Slots<T> {
+    fn default() -> Self {
+        Slots { ids: Ids::default(), index: HashMap::default(), records: Vec::new(), vacant: Vec::new() }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn slots_are_used_again_and_ids_are_not() {
+        let mut slots = Slots::default();
+        let (first, slot) = slots.insert('a');
+        assert_eq!(slots.remove(first), Some((slot, 'a')));
+        assert_eq!(slots.remove(first), None);
+        let (second, reused) = slots.insert('b');
+        assert_eq!(reused, slot);
+        assert!(second > first);
+        assert_eq!((slots.get(first), slots.get(second)), (None, Some(&'b')));
+        assert_eq!(slots.get_at(slot, first), None);
+    }
+
+    #[test]
+    fn ids_are_unique_over_tables_and_blocks() {
+        let (mut one, mut two) = (Slots::default(), Slots::default());
+        let mut seen = std::collections::HashSet::new();
+        for _ in 0..3 * IDS_PER_BLOCK {
+            assert!(seen.insert(one.insert(()).0));
+            assert!(seen.insert(two.insert(()).0));
+        }
+        assert!(seen.iter().all(|id| id.0 > 0 && id.0 < 1 << 53));
+    }
+}

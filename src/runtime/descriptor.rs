@@ -1,0 +1,149 @@
+//! A descriptor for hosts with a loop of their own: readable when `poll` has work.
+
+use std::io::{self, ErrorKind, Read, Write};
+use std::os::fd::{AsRawFd, RawFd};
+use std::os::unix::net::UnixStream;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Instant;
+
+use tokio::sync::watch;
+
+use super::background::background;
+use super::deadline::DeadlineTimer;
+
+/// Makes the descriptor readable; any thread may.
+#[derive(Clone, Debug)]
+pub struct Signal(Arc<Shared>);
+
+#[derive(Debug)]
+struct Shared {
+    writer: UnixStream,
+    /// Whether a byte is in the pipe: there is one at the most, so that a write never has to wait.
+    raised: AtomicBool,
+}
+
+impl Signal {
+    /// Makes the descriptor readable, if it is not.
+    pub fn raise(&self) {
+        if !self.0.raised.swap(true, Ordering::SeqCst) {
+            // It cannot be full, and the reader lives as long as the VM: a failure means that nobody waits any more.
+            let _ = (&self.0.writer).write(&[1]);
+        }
+    }
+}
+
+/// One end of a socket pair, and a task of the background runtime that writes to the other end at the deadline.
+#[derive(Debug)]
+pub struct WakeDescriptor {
+    reader: UnixStream,
+    signal: Signal,
+    deadline: watch::Sender<Option<Instant>>,
+}
+
+impl WakeDescriptor {
+    /// A descriptor that is not readable yet.
+    pub fn new() -> io::Result<Self> {
+        let (reader, writer) = UnixStream::pair()?;
+        reader.set_nonblocking(true)?;
+        writer.set_nonblocking(true)?;
+        let signal = Signal(Arc::new(Shared { writer, raised: AtomicBool::new(false) }));
+        let (deadline, changes) = watch::channel(None);
+        let runtime = background()?;
+        let entered = runtime.enter();
+        let timer = DeadlineTimer::new()?;
+        drop(entered);
+        runtime.spawn(raise_at_deadlines(timer, changes, signal.clone()));
+        Ok(WakeDescriptor { reader, signal, deadline })
+    }
+
+    /// What others may raise it with.
+    pub fn signal(&self) -> Signal {
+        self.signal.clone()
+    }
+
+    /// Sets the deadline at which it becomes readable; `None`: at none.
+    pub fn set_deadline(&self, deadline: Option<Instant>) {
+        self.deadline.send_if_modified(|current| std::mem::replace(current, deadline) != deadline);
+    }
+
+    /// Makes it unreadable.
+    ///
+    /// The byte is read before the mark is taken back: in the other order a byte written in between would be read
+    /// while the mark says that there is one, and nothing would be written ever after. Work that was announced in
+    /// between is found by whoever looks for it after this.
+    pub fn clear(&self) {
+        if self.signal.0.raised.load(Ordering::SeqCst) {
+            let mut byte = [0];
+            while (&self.reader).read(&mut byte).is_err_and(|error| error.kind() == ErrorKind::Interrupted) {}
+            self.signal.0.raised.store(false, Ordering::SeqCst);
+        }
+    }
+}
+
+impl AsRawFd for WakeDescriptor {
+    fn as_raw_fd(&self) -> RawFd {
+        self.reader.as_raw_fd()
+    }
+}
+
+/// Ends when the [`WakeDescriptor`] is dropped.
+async fn raise_at_deadlines(mut timer: DeadlineTimer, mut changes: watch::Receiver<Option<Instant>>, signal: Signal) {
+    loop {
+        let deadline = *changes.borrow_and_update();
+        let changed = match deadline {
+            None => changes.changed().await,
+            Some(deadline) => {
+                let sleep = timer.sleep(deadline.saturating_duration_since(Instant::now()));
+                tokio::select! {
+                    changed = changes.changed() => changed,
+                    _ = sleep => {
+                        signal.raise();
+                        changes.changed().await
+                    }
+                }
+            }
+        };
+        if changed.is_err() {
+            return;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    fn becomes_readable(descriptor: &WakeDescriptor) -> bool {
+        descriptor.reader.set_nonblocking(false).unwrap();
+        descriptor.reader.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
+        let mut byte = [0];
+        let read = (&descriptor.reader).read(&mut byte);
+        descriptor.signal.0.raised.store(false, Ordering::SeqCst);
+        descriptor.reader.set_nonblocking(true).unwrap();
+        read.is_ok()
+    }
+
+    #[test]
+    fn it_is_readable_at_the_deadline_and_when_raised() {
+        let descriptor = WakeDescriptor::new().unwrap();
+        descriptor.set_deadline(Some(Instant::now() + Duration::from_millis(2)));
+        assert!(becomes_readable(&descriptor));
+        descriptor.signal().raise();
+        descriptor.signal().raise();
+        assert!(becomes_readable(&descriptor));
+    }
+
+    #[test]
+    fn clearing_takes_the_signal_back() {
+        let descriptor = WakeDescriptor::new().unwrap();
+        descriptor.signal().raise();
+        descriptor.clear();
+        let read = (&descriptor.reader).read(&mut [0]);
+        assert_eq!(read.unwrap_err().kind(), ErrorKind::WouldBlock);
+        descriptor.signal().raise();
+        assert!(becomes_readable(&descriptor));
+    }
+}

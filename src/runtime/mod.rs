@@ -1,0 +1,16 @@
+//! What waits and what runs beside the Lua thread: parking, the completion queue, the background runtime.
+//!
+//! Nothing here knows Lua. The Lua thread enters tokio to park and for nothing else, so Lua code never runs inside a
+//! tokio context.
+
+pub mod background;
+pub mod completion;
+pub mod deadline;
+pub mod descriptor;
+pub mod process;
+pub mod reactor;
+
+pub use completion::CompletionQueue;
+pub use descriptor::WakeDescriptor;
+pub use process::PerProcess;
+pub use reactor::Reactor;

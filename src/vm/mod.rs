@@ -1,0 +1,252 @@
+//! One [`Vm`] per `lua_State`: everything that belongs to the state and is not Lua, and how values leave and enter it.
+//!
+//! The Lua side (`lua/`) resumes coroutines and calls callbacks; it is given numbers by the [`Vm`] and keeps the Lua
+//! values under them. So no handle into Lua is held here, however much is scheduled.
+
+pub mod decode;
+pub mod encode;
+pub mod origin;
+pub mod state;
+pub mod transfer;
+
+use std::cell::{Cell, RefCell};
+use std::collections::VecDeque;
+use std::io;
+use std::os::fd::{AsRawFd, RawFd};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use crate::engine::{Engine, Nanos, Origin, Work};
+use crate::runtime::{CompletionQueue, Reactor, WakeDescriptor};
+use crate::worker::{Completion, JobNumber, Reply};
+use origin::Origins;
+
+/// What belongs to one Lua state. It is touched by the state's thread alone, and lives as long as the state.
+#[derive(Debug)]
+pub struct Vm {
+    /// What is due and in which order.
+    pub engine: RefCell<Engine>,
+    /// Where timers were set.
+    pub origins: RefCell<Origins>,
+    process: RefCell<Process>,
+    /// Completions that were taken from the queue and not handed to Lua yet.
+    taken: RefCell<VecDeque<Completion>>,
+    /// Where the timer that fired last was set.
+    fired: Cell<Origin>,
+    jobs_in_flight: Cell<usize>,
+    jobs_sent: Cell<JobNumber>,
+    /// Whether there is a descriptor.
+    is_embedded: Cell<bool>,
+    /// The last of the jobs that a fork has lost, until Lua is told.
+    lost_jobs: Cell<Option<JobNumber>>,
+}
+
+/// What does not survive a `fork`: it shares descriptors with the parent's, or needs threads that are not there.
+#[derive(Debug)]
+struct Process {
+    pid: u32,
+    completions: Arc<CompletionQueue<Completion>>,
+    /// Made when the thread parks for the first time.
+    reactor: Option<Reactor>,
+    /// Made when the host asks for it.
+    descriptor: Option<WakeDescriptor>,
+}
+
+impl Process {
+    fn new() -> Self {
+        let completions = Arc::new(CompletionQueue::new());
+        Process { pid: std::process::id(), completions, reactor: None, descriptor: None }
+    }
+}
+
+impl Vm {
+    /// A VM in which nothing is scheduled and nothing is started.
+    pub fn new() -> Self {
+        Vm {
+            engine: RefCell::default(),
+            origins: RefCell::default(),
+            process: RefCell::new(Process::new()),
+            taken: RefCell::default(),
+            fired: Cell::default(),
+            jobs_in_flight: Cell::new(0),
+            jobs_sent: Cell::new(0),
+            is_embedded: Cell::new(false),
+            lost_jobs: Cell::new(None),
+        }
+    }
+
+    /// Begins a turn. If this process is a fork of the one that jobs in flight were sent from, they are lost: returns
+    /// the number of the last of them, once.
+    pub fn begin_turn(&self, budget: Option<Nanos>) -> Option<JobNumber> {
+        self.leave_parent_process();
+        let process = self.process.borrow();
+        if let Some(descriptor) = &process.descriptor {
+            descriptor.clear();
+        }
+        self.taken.borrow_mut().extend(process.completions.take());
+        self.engine.borrow_mut().begin_turn(budget);
+        self.lost_jobs.take()
+    }
+
+    /// What is to run next in this turn.
+    pub fn next_work(&self) -> Option<Work> {
+        let work = self.engine.borrow_mut().next_work();
+        if let Some(Work::Callback(fired)) = work {
+            self.fired.set(fired.origin);
+        }
+        work
+    }
+
+    /// Names the timer or immediate that fired last.
+    pub fn describe_fired(&self) -> String {
+        format!("a timer set at {}", self.origins.borrow().describe(self.fired.get()))
+    }
+
+    /// The next completion of this turn.
+    pub fn next_completion(&self) -> Option<Completion> {
+        let completion = self.taken.borrow_mut().pop_front()?;
+        self.jobs_in_flight.set(self.jobs_in_flight.get().saturating_sub(1));
+        Some(completion)
+    }
+
+    /// Whether something is left that will, or could, make work.
+    pub fn is_alive(&self) -> bool {
+        self.jobs_in_flight.get() > 0 || self.has_lost_jobs() || self.engine.borrow().is_alive()
+    }
+
+    /// Sleeps until the next deadline or completion.
+    pub fn park(&self) -> io::Result<()> {
+        self.leave_parent_process();
+        let Some(wait) = self.time_to_wait() else { return Ok(()) };
+        let Process { reactor, completions, .. } = &mut *self.process.borrow_mut();
+        let reactor = match reactor {
+            Some(reactor) => reactor,
+            None => reactor.insert(Reactor::new()?),
+        };
+        reactor.park(wait, completions)
+    }
+
+    /// `None` if there is work already, else how long there will be none: `Some(None)` is for ever.
+    fn time_to_wait(&self) -> Option<Option<Duration>> {
+        if self.has_lost_jobs() {
+            return None;
+        }
+        let engine = self.engine.borrow();
+        if engine.clock.is_paused() && !engine.has_work() {
+            return Some(None);
+        }
+        let Some(deadline) = engine.next_deadline() else { return Some(None) };
+        let wait = deadline.checked_sub(engine.clock.now())?;
+        (wait > 0).then(|| Some(Duration::from_nanos(wait)))
+    }
+
+    /// A reply for a new job, which is counted as in flight, and the job's number.
+    pub fn new_reply(&self) -> (JobNumber, Reply) {
+        self.leave_parent_process();
+        let number = self.jobs_sent.get() + 1;
+        self.jobs_sent.set(number);
+        self.jobs_in_flight.set(self.jobs_in_flight.get() + 1);
+        (number, Reply::new(number, &self.process.borrow().completions))
+    }
+
+    /// Takes back what [`Vm::new_reply`] counted: the job could not be sent.
+    pub fn withdraw_job(&self) {
+        self.jobs_in_flight.set(self.jobs_in_flight.get().saturating_sub(1));
+    }
+
+    /// The number of jobs whose outcome is still to come.
+    pub fn jobs_in_flight(&self) -> usize {
+        self.jobs_in_flight.get()
+    }
+
+    /// The descriptor that is readable when there is work for a turn; made at the first call.
+    pub fn descriptor(&self) -> io::Result<RawFd> {
+        self.leave_parent_process();
+        let mut process = self.process.borrow_mut();
+        if let Some(descriptor) = &process.descriptor {
+            return Ok(descriptor.as_raw_fd());
+        }
+        let descriptor = WakeDescriptor::new()?;
+        process.completions.raise_on_post(descriptor.signal());
+        if !process.completions.is_empty() {
+            descriptor.signal().raise();
+        }
+        let fd = process.descriptor.insert(descriptor).as_raw_fd();
+        drop(process);
+        self.is_embedded.set(true);
+        self.arm_descriptor();
+        Ok(fd)
+    }
+
+    /// Makes the descriptor readable, if there is one.
+    pub fn raise_descriptor(&self) {
+        if let Some(descriptor) = &self.process.borrow().descriptor {
+            descriptor.signal().raise();
+        }
+    }
+
+    /// Makes the descriptor readable when the next turn is needed.
+    pub fn arm_descriptor(&self) {
+        let process = self.process.borrow();
+        let Some(descriptor) = &process.descriptor else { return };
+        match self.time_to_wait() {
+            None => descriptor.signal().raise(),
+            Some(wait) => descriptor.set_deadline(wait.and_then(|wait| Instant::now().checked_add(wait))),
+        }
+    }
+
+    /// As [`Vm::arm_descriptor`], when something was set; a turn arms it at its end anyway.
+    pub fn arm_descriptor_outside_of_turns(&self) {
+        if self.is_embedded.get() && !self.engine.borrow().is_in_turn() {
+            self.arm_descriptor();
+        }
+    }
+
+    /// How long there is nothing to do; `None` if no deadline ends that.
+    pub fn time_to_next_turn(&self) -> Option<Duration> {
+        self.time_to_wait().unwrap_or(Some(Duration::ZERO))
+    }
+
+    /// The number of jobs that were sent.
+    pub fn jobs_sent(&self) -> JobNumber {
+        self.jobs_sent.get()
+    }
+
+    /// Forgets all timers and waits; time and counters go on.
+    pub fn discard(&self) {
+        self.engine.borrow_mut().discard();
+    }
+
+    /// In the child of a `fork`, leaves what belongs to the parent and starts afresh.
+    fn leave_parent_process(&self) {
+        let mut process = self.process.borrow_mut();
+        if process.pid == std::process::id() {
+            return;
+        }
+        // Not dropped: the child shares the parent's epoll instances, and closing would take its registrations away.
+        // Nor is the queue touched, whose lock a thread of the parent may have held at the moment of the fork.
+        std::mem::forget(std::mem::replace(&mut *process, Process::new()));
+        self.taken.borrow_mut().clear();
+        if self.jobs_in_flight.replace(0) > 0 {
+            self.lost_jobs.set(Some(self.jobs_sent.get()));
+        }
+    }
+
+    fn has_lost_jobs(&self) -> bool {
+        self.lost_jobs.get().is_some()
+    }
+}
+
+impl Default for Vm {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Drop for Vm {
+    fn drop(&mut self) {
+        self.leave_parent_process();
+        // Workers notice that nobody waits for their jobs: queued ones are not begun.
+        self.process.borrow().completions.close();
+    }
+}

@@ -1,0 +1,10 @@
+//! Jobs and the threads that run them.
+//!
+//! Nothing here knows Lua: a worker owns an [`Executor`], which the layer above makes, and hands it one request after
+//! the other.
+
+pub mod job;
+pub mod pool;
+
+pub use job::{Completion, Environment, Executor, Failure, JobNumber, Message, Outcome, Reply, Request};
+pub use pool::Pool;

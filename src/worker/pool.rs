@@ -1,0 +1,178 @@
+//! A pool: threads that take jobs from one queue. They start when there is a job that no idle one can take.
+
+use std::io;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::thread;
+
+use crossbeam_channel::{Receiver, Sender, unbounded};
+
+use super::job::{Executor, Failure, Outcome, Reply, Request};
+use crate::runtime::process::with_signals_blocked;
+
+/// Lua calls C functions recursively; the main thread of a process usually has as much.
+const STACK_SIZE: usize = 8 << 20;
+
+/// Makes the executor of a new worker, on its thread.
+pub type MakeExecutor = fn() -> Result<Box<dyn Executor>, String>;
+
+type Job = (Request, Reply);
+
+/// Workers and the queue that they take from.
+#[derive(Debug)]
+pub struct Pool {
+    size: usize,
+    make_executor: MakeExecutor,
+    queue: Sender<Job>,
+    shared: Arc<Shared>,
+}
+
+#[derive(Debug)]
+struct Shared {
+    jobs: Receiver<Job>,
+    workers: AtomicUsize,
+    /// Jobs that are queued or run. Counted by who submits, so that one which a worker is just taking is not missed.
+    in_flight: AtomicUsize,
+}
+
+impl Pool {
+    /// A pool of up to `size` workers, none of which is started yet.
+    pub fn new(size: usize, make_executor: MakeExecutor) -> Self {
+        let (queue, jobs) = unbounded();
+        let shared = Shared { jobs, workers: AtomicUsize::new(0), in_flight: AtomicUsize::new(0) };
+        Pool { size, make_executor, queue, shared: Arc::new(shared) }
+    }
+
+    /// The number of workers that were started.
+    pub fn workers(&self) -> usize {
+        self.shared.workers.load(Ordering::SeqCst)
+    }
+
+    /// Queues a job. Fails if there is no worker and none can be started.
+    pub fn submit(&self, request: Request, reply: Reply) -> io::Result<()> {
+        let in_flight = self.shared.in_flight.fetch_add(1, Ordering::SeqCst) + 1;
+        if let Err(error) = self.grow(in_flight) {
+            self.shared.in_flight.fetch_sub(1, Ordering::SeqCst);
+            reply.withdraw();
+            return Err(error);
+        }
+        // The pool holds a receiver of its own, so the queue is never disconnected.
+        let _ = self.queue.send((request, reply));
+        Ok(())
+    }
+
+    /// Starts a worker if there are more jobs than workers. One worker is enough to go on.
+    fn grow(&self, in_flight: usize) -> io::Result<()> {
+        let workers = self.workers();
+        if workers >= in_flight.min(self.size) {
+            return Ok(());
+        }
+        match self.start_worker() {
+            Err(error) if workers == 0 => Err(error),
+            _ => Ok(()),
+        }
+    }
+
+    fn start_worker(&self) -> io::Result<()> {
+        let number = self.shared.workers.fetch_add(1, Ordering::SeqCst) + 1;
+        let (shared, make_executor) = (Arc::clone(&self.shared), self.make_executor);
+        let thread = thread::Builder::new().name(format!("scheduler-{number}")).stack_size(STACK_SIZE);
+        let started = with_signals_blocked(|| thread.spawn(move || shared.work(make_executor)));
+        if started.is_err() {
+            self.shared.workers.fetch_sub(1, Ordering::SeqCst);
+        }
+        started.map(drop)
+    }
+}
+
+impl Shared {
+    /// The life of a worker.
+    fn work(&self, make_executor: MakeExecutor) {
+        let mut executor = None;
+        for (request, reply) in &self.jobs {
+            let outcome = reply.is_wanted().then(|| run(&mut executor, make_executor, &request));
+            self.in_flight.fetch_sub(1, Ordering::SeqCst);
+            match outcome {
+                Some(Some(outcome)) => reply.send(outcome),
+                // Dropped, the reply says that the job was lost, to whoever still listens.
+                Some(None) | None => drop(reply),
+            }
+        }
+    }
+}
+
+/// Runs a request; `None` if the executor panicked. It is then replaced for the next one.
+fn run(slot: &mut Option<Box<dyn Executor>>, make_executor: MakeExecutor, request: &Request) -> Option<Outcome> {
+    let executor = slot.take();
+    let ran = catch_unwind(AssertUnwindSafe(move || match executor.map_or_else(make_executor, Ok) {
+        Ok(mut executor) => (executor.execute(request), Some(executor)),
+        Err(error) => {
+            let message = format!("no worker VM could be made: {error}").into_bytes();
+            (Outcome::Failed(Failure { kind: "lost", message, ..Failure::default() }), None)
+        }
+    }));
+    let (outcome, executor) = ran.ok()?;
+    *slot = executor;
+    Some(outcome)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::job::Environment;
+    use super::*;
+    use crate::runtime::{CompletionQueue, Reactor};
+
+    struct Echo;
+
+    impl Executor for Echo {
+        fn execute(&mut self, request: &Request) -> Outcome {
+            assert_ne!(request.call, b"die");
+            Outcome::Done(request.call.clone())
+        }
+    }
+
+    fn outcomes(pool: &Pool, calls: &[&[u8]]) -> Vec<Outcome> {
+        let completions = Arc::new(CompletionQueue::new());
+        let environment = Arc::new(Environment { path: Vec::new(), cpath: Vec::new() });
+        for (number, call) in (0..).zip(calls) {
+            let request = Request { call: call.to_vec(), environment: Arc::clone(&environment) };
+            pool.submit(request, Reply::new(number, &completions)).unwrap();
+        }
+        let (mut reactor, mut taken) = (Reactor::new().unwrap(), Vec::new());
+        while taken.len() < calls.len() {
+            reactor.park(None, &completions).unwrap();
+            taken.extend(completions.take());
+        }
+        taken.sort_by_key(|completion| completion.number);
+        taken.into_iter().map(|completion| completion.outcome).collect()
+    }
+
+    #[test]
+    fn a_pool_grows_to_its_size_and_no_further() {
+        let pool = Pool::new(2, || Ok(Box::new(Echo)));
+        assert_eq!(pool.workers(), 0);
+        let calls: Vec<_> = (0..100_u8).map(|n| vec![n]).collect();
+        let sent: Vec<_> = calls.iter().map(Vec::as_slice).collect();
+        let expected: Vec<_> = calls.iter().cloned().map(Outcome::Done).collect();
+        assert_eq!(outcomes(&pool, &sent), expected);
+        assert!((1..=2).contains(&pool.workers()));
+    }
+
+    #[test]
+    fn an_executor_that_panics_fails_its_job_and_is_replaced() {
+        let pool = Pool::new(1, || Ok(Box::new(Echo)));
+        for _ in 0..3 {
+            let outcome = outcomes(&pool, &[b"die"]).remove(0);
+            assert!(matches!(outcome, Outcome::Failed(Failure { kind: "lost", .. })));
+        }
+        assert_eq!(outcomes(&pool, &[b"live"]), [Outcome::Done(b"live".to_vec())]);
+    }
+
+    #[test]
+    fn jobs_fail_when_no_executor_can_be_made() {
+        let pool = Pool::new(1, || Err("no memory".into()));
+        let Outcome::Failed(failure) = outcomes(&pool, &[b""]).remove(0) else { panic!("it has no executor") };
+        assert_eq!(failure.message, b"no worker VM could be made: no memory");
+    }
+}

@@ -5,16 +5,14 @@ local compat = ...
 local error, type = error, type
 local check = {}
 
---- Raises at the caller of the function that calls this.
-local function bad_argument(position, name, expected, value)
-  error(("bad argument #%d to '%s' (%s expected, got %s)"):format(position, name, expected, type(value)), 3)
+--- Raises at the caller of the function that calls this, or at another `level` counted from here.
+function check.bad_argument(position, name, expected, value, level)
+  error(("bad argument #%d to '%s' (%s expected, got %s)"):format(position, name, expected, type(value)), level or 3)
 end
 
-check.bad_argument = bad_argument
-
-function check.callable(value, position, name)
+function check.callable(value, position, name, level)
   if type(value) ~= "function" and not compat.is_callable(value) then
-    error(("bad argument #%d to '%s' (function expected, got %s)"):format(position, name, type(value)), 3)
+    error(("bad argument #%d to '%s' (function expected, got %s)"):format(position, name, type(value)), level or 3)
   end
 end
 

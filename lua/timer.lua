@@ -6,7 +6,6 @@ local error, select, type = error, select, type
 local pack, unpack = compat.pack, compat.unpack
 local callbacks, overlapping, waiting = loop.callbacks, loop.overlapping, loop.waiting
 local set_timeout, set_interval, set_immediate = native.set_timeout, native.set_interval, native.set_immediate
-local clear = native.clear
 
 local timer = {}
 
@@ -29,13 +28,23 @@ local function bind(fn, count, ...)
   end
 end
 
-function timer.setTimeout(fn, ms, ...)
-  if type(fn) ~= "function" then check.callable(fn, 1, "setTimeout") end
+--- Where the raw functions hand over to these, the user's call is one level further up.
+local function set_slowly(fn, ms, ...)
+  check.callable(fn, 1, "setTimeout", 4)
   local id, slot, count = set_timeout(ms, ...)
-  if not id then check.bad_argument(2, "setTimeout", "number", ms) end
+  if not id then check.bad_argument(2, "setTimeout", "number", ms, 4) end
   callbacks[slot] = count == 0 and fn or bind(fn, count, ...)
   return id
 end
+
+local function clear_slowly(id)
+  check.bad_argument(1, "clearTimeout", "number", id, 4)
+end
+
+timer.setTimeout, timer.clearTimeout =
+  native.timer_functions(callbacks, overlapping, waiting, set_slowly, clear_slowly)
+-- One function under three names: timers and immediates share their ids.
+timer.clearInterval, timer.clearImmediate = timer.clearTimeout, timer.clearTimeout
 
 local missed_modes = { skip = true, burst = true, delay = true }
 
@@ -78,21 +87,6 @@ end
 local function check_id(id, name)
   if type(id) ~= "number" then error(("bad argument #1 to '%s' (number expected, got %s)"):format(name, type(id)), 3) end
 end
-
---- One function under three names, as timers and immediates share their ids.
-function timer.clearTimeout(id)
-  local slot, is_interval = clear(id)
-  if slot then
-    callbacks[slot] = nil
-    if is_interval then
-      overlapping[slot], waiting[slot] = nil, nil
-    end
-  elseif id ~= nil then
-    check_id(id, "clearTimeout")
-  end
-end
-
-timer.clearInterval, timer.clearImmediate = timer.clearTimeout, timer.clearTimeout
 
 function timer.ref(id)
   check_id(id, "ref")

@@ -6,6 +6,7 @@
 
 mod clock;
 mod job;
+mod raw;
 mod timer;
 mod turn;
 mod worker;

@@ -1,13 +1,17 @@
 //! Natives of the JS family of timers.
 
-use mlua::{Lua, MultiValue, Result, Value};
+use std::rc::Rc;
 
-use super::Natives;
+use mlua::{Function, Lua, MultiValue, Result, Table, Value};
+
+use super::raw::TimerTables;
+use super::{Natives, raw};
 use crate::engine::clock::NANOS_PER_MS;
 use crate::engine::{Delay, Id, Missed, Repeat};
 use crate::vm::Vm;
 
-/// Where the user's code is on the stack: below the native function and the Lua function that called it.
+/// Where the user's code is on the stack, or just below it: after the native function and the Lua function that called
+/// it, and for `setTimeout` the raw one.
 const CALLER: usize = 2;
 
 /// The id and the slot of what was set, and how many arguments there are for its callback. No id: the delay is bad.
@@ -28,10 +32,21 @@ pub fn add(natives: &Natives) -> Result<()> {
     natives.add("set_immediate", |lua, vm, arguments: MultiValue| {
         set(lua, vm, Some(Delay::Immediate), Repeat::Once, arguments.len())
     })?;
-    natives.add("clear", |_, vm, id: Value| {
-        let cleared = id_of(&id).and_then(|id| vm.engine.borrow_mut().timers.clear(id));
-        cleared.map_or((None, false), |cleared| (Some(cleared.slot.0 + 1), cleared.is_interval))
-    })?;
+    let vm = Rc::clone(&natives.vm);
+    let timer_functions =
+        natives.lua.create_function(
+            move |lua,
+                  (callbacks, overlapping, waiting, slow_set, slow_clear): (
+                Table,
+                Table,
+                Table,
+                Function,
+                Function,
+            )| {
+                raw::timer_functions(lua, &vm, TimerTables { callbacks, overlapping, waiting }, slow_set, slow_clear)
+            },
+        )?;
+    natives.table.raw_set("timer_functions", timer_functions)?;
     natives.add("set_ref", |_, vm, (id, referenced): (Value, bool)| {
         if let Some(id) = id_of(&id) {
             vm.engine.borrow_mut().timers.set_referenced(id, referenced);
@@ -50,8 +65,7 @@ pub fn add(natives: &Natives) -> Result<()> {
 fn set(lua: &Lua, vm: &Vm, delay: Option<Delay>, repeat: Repeat, arguments: usize) -> Set {
     let Some(delay) = delay else { return (None, 0, 0) };
     let origin = vm.origins.borrow_mut().capture(lua, CALLER);
-    let (id, slot) = vm.engine.borrow_mut().set_timer(delay, repeat, origin);
-    vm.arm_descriptor_outside_of_turns();
+    let (id, slot) = vm.set_timer(delay, repeat, origin);
     (Some(id.0), slot.0 + 1, arguments)
 }
 
@@ -73,11 +87,6 @@ fn period(delay: Delay) -> Delay {
     }
 }
 
-/// Whole numbers in the range of ids; any other number is the id of nothing.
 fn id_of(id: &Value) -> Option<Id> {
-    match *id {
-        Value::Integer(id) => u64::try_from(id).ok().map(Id),
-        Value::Number(id) if id >= 1.0 && id < (1_u64 << 53) as f64 && id.fract() == 0.0 => Some(Id(id as u64)),
-        _ => None,
-    }
+    id.as_f64().and_then(Id::from_number)
 }

@@ -4,7 +4,7 @@ use std::io::Write;
 
 use mlua::{LuaString, Result, Table};
 
-use super::Natives;
+use super::{Natives, raw};
 use crate::engine::clock::NANOS_PER_MS;
 use crate::engine::{Delay, Id, Work};
 use crate::vm::Vm;
@@ -25,7 +25,7 @@ pub fn add(natives: &Natives) -> Result<()> {
             _ => u64::MAX,
         }))
     })?;
-    natives.add("next_work", |_, vm, ()| next_work(vm))?;
+    natives.table.raw_set("next_work", raw::next_work_function(natives.lua, &natives.vm)?)?;
     natives.add("end_turn", |_, vm, ()| vm.engine.borrow_mut().end_turn())?;
     natives.add("stop", |_, vm, ()| vm.engine.borrow_mut().stop())?;
     natives.add("is_stopped", |_, vm, ()| vm.engine.borrow().is_stopped())?;
@@ -68,12 +68,11 @@ pub fn add(natives: &Natives) -> Result<()> {
     natives.table.raw_set("stats", stats)
 }
 
-/// Slots begin with 1 in Lua, so that they lie in the array part of a table.
-fn next_work(vm: &Vm) -> (Option<i64>, u32) {
-    match vm.next_work() {
-        Some(Work::Callback(fired)) => (Some(if fired.again { INTERVAL } else { ONCE }), fired.slot.0 + 1),
-        Some(Work::Task(slot)) => (Some(TASK), slot.0 + 1),
-        None => (None, 0),
+/// Work as its kind and its slot. Slots begin with 1 in Lua, so that they lie in the array part of a table.
+pub fn number(work: Work) -> (i64, u32) {
+    match work {
+        Work::Callback(fired) => (if fired.again { INTERVAL } else { ONCE }, fired.slot.0 + 1),
+        Work::Task(slot) => (TASK, slot.0 + 1),
     }
 }
 

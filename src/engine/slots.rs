@@ -14,6 +14,13 @@ use std::sync::atomic::{AtomicU64, Ordering};
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Id(pub u64);
 
+impl Id {
+    /// The id that a Lua number stands for: whole and in the range of ids; any other is the id of nothing.
+    pub fn from_number(number: f64) -> Option<Self> {
+        (number >= 1.0 && number < (1_u64 << 53) as f64 && number.fract() == 0.0).then_some(Id(number as u64))
+    }
+}
+
 /// An index that is in use for one record at a time; the first one is 0.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Slot(pub u32);
@@ -78,6 +85,11 @@ impl<T> Slots<T> {
     /// Whether there is no record.
     pub fn is_empty(&self) -> bool {
         self.index.is_empty()
+    }
+
+    /// The slot that the next record is kept in.
+    pub fn next_slot(&self) -> Slot {
+        self.vacant.last().copied().unwrap_or(Slot(self.records.len() as u32))
     }
 
     /// Keeps `record`, in the slot that was vacated last.

@@ -115,6 +115,11 @@ impl Timers {
         self.slots.is_empty()
     }
 
+    /// The slot that the next timer is kept in.
+    pub fn next_slot(&self) -> Slot {
+        self.slots.next_slot()
+    }
+
     /// Whether one of them keeps the loop.
     pub fn keep_the_loop(&self) -> bool {
         self.referenced > 0

@@ -16,7 +16,7 @@ use std::os::fd::{AsRawFd, RawFd};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crate::engine::{Engine, Nanos, Origin, Work};
+use crate::engine::{Delay, Engine, Id, Nanos, Origin, Repeat, Slot, Work};
 use crate::runtime::{CompletionQueue, Reactor, WakeDescriptor};
 use crate::worker::{Completion, JobNumber, Reply};
 use origin::Origins;
@@ -86,6 +86,13 @@ impl Vm {
         self.taken.borrow_mut().extend(process.completions.take());
         self.engine.borrow_mut().begin_turn(budget);
         self.lost_jobs.take()
+    }
+
+    /// Sets a timer, and sees to it that a host's loop learns of its deadline.
+    pub fn set_timer(&self, delay: Delay, repeat: Repeat, origin: Origin) -> (Id, Slot) {
+        let set = self.engine.borrow_mut().set_timer(delay, repeat, origin);
+        self.arm_descriptor_outside_of_turns();
+        set
     }
 
     /// What is to run next in this turn.

@@ -15,8 +15,8 @@ const MAX_LEVELS: usize = 6;
 /// The names of chunks, each kept once.
 #[derive(Debug, Default)]
 pub struct Origins {
-    names: Vec<Box<str>>,
-    numbers: HashMap<Box<str>, u32>,
+    names: Vec<Box<[u8]>>,
+    numbers: HashMap<Box<[u8]>, u32>,
     /// The chunk that was named last: mostly it is the same again.
     last: u32,
 }
@@ -24,29 +24,31 @@ pub struct Origins {
 impl Origins {
     /// The line that runs at `level` of the stack, or nearest above it; level 0 is the native function.
     pub fn capture(&mut self, lua: &Lua, level: usize) -> Origin {
-        (level..level + MAX_LEVELS)
+        let place = (level..level + MAX_LEVELS)
             .map_while(|level| {
-                lua.inspect_stack(level, |call| {
-                    (call.current_line(), call.source().short_src.map(|name| self.number(&name)))
-                })
+                lua.inspect_stack(level, |call| (call.source().short_src.map(String::from), call.current_line()))
             })
-            .find_map(|place| match place {
-                (Some(line), Some(chunk)) => Some(Origin(u64::from(chunk) << 32 | line as u64)),
-                _ => None,
-            })
-            .unwrap_or_default()
+            .find_map(|(chunk, line)| Some((chunk?, line?)));
+        place.map_or_else(Origin::default, |(chunk, line)| self.at(chunk.as_bytes(), line as u32))
+    }
+
+    /// A line of a chunk.
+    pub fn at(&mut self, chunk: &[u8], line: u32) -> Origin {
+        Origin(u64::from(self.number(chunk)) << 32 | u64::from(line))
     }
 
     /// "chunk:line", or "?".
     pub fn describe(&self, origin: Origin) -> String {
         match self.names.get((origin.0 >> 32) as usize) {
-            Some(name) if origin.0 != 0 => format!("{name}:{}", origin.0 as u32),
+            Some(name) if origin != Origin::default() => {
+                format!("{}:{}", String::from_utf8_lossy(name), origin.0 as u32)
+            }
             _ => "?".into(),
         }
     }
 
-    fn number(&mut self, name: &str) -> u32 {
-        if self.names.get(self.last as usize).is_some_and(|last| &**last == name) {
+    fn number(&mut self, name: &[u8]) -> u32 {
+        if self.names.get(self.last as usize).is_some_and(|last| **last == *name) {
             return self.last;
         }
         let next = self.names.len() as u32;

@@ -47,19 +47,56 @@ impl Ids {
     }
 }
 
-/// Spreads ascending ids over neighbouring places of the hash table: timers set one after the other are mostly
-/// cleared or fired so as well, and then touch the same cache lines.
-#[derive(Default)]
-pub struct IdHasher(u64);
+/// Where each id's record is.
+///
+/// A hash table of pages of neighbouring ids. Ids that were given out one after the other are mostly in use together,
+/// so that a page is well filled and an id takes few bytes: at a million timers, the time for creating one is mostly
+/// the operating system's for handing out memory.
+#[derive(Debug, Default)]
+struct Index {
+    pages: HashMap<u64, [u32; IDS_PER_PAGE], BuildHasherDefault<PageHasher>>,
+}
 
-impl Hasher for IdHasher {
-    fn write(&mut self, _: &[u8]) {
-        unreachable!("ids hash as one u64")
+const IDS_PER_PAGE: usize = 16;
+
+impl Index {
+    fn split(id: Id) -> (u64, usize) {
+        (id.0 / IDS_PER_PAGE as u64, id.0 as usize % IDS_PER_PAGE)
     }
 
-    fn write_u64(&mut self, id: u64) {
-        // The table takes the place from the low bits and a check byte from the top seven; ids stay below 2^53.
-        self.0 = id | id << 57;
+    fn insert(&mut self, id: Id, slot: Slot) {
+        let (page, at) = Self::split(id);
+        self.pages.entry(page).or_default()[at] = slot.0 + 1;
+    }
+
+    fn get(&self, id: Id) -> Option<Slot> {
+        let (page, at) = Self::split(id);
+        self.pages.get(&page)?[at].checked_sub(1).map(Slot)
+    }
+
+    fn remove(&mut self, id: Id) -> Option<Slot> {
+        let (page, at) = Self::split(id);
+        let slots = self.pages.get_mut(&page)?;
+        let slot = std::mem::take(&mut slots[at]).checked_sub(1).map(Slot);
+        if *slots == [0; IDS_PER_PAGE] {
+            self.pages.remove(&page);
+        }
+        slot
+    }
+}
+
+/// Keeps neighbouring pages in neighbouring places of the table, hence in the same cache lines.
+#[derive(Default)]
+struct PageHasher(u64);
+
+impl Hasher for PageHasher {
+    fn write(&mut self, _: &[u8]) {
+        unreachable!("page numbers hash as one u64")
+    }
+
+    fn write_u64(&mut self, page: u64) {
+        // The table takes the place from the low bits and a check byte from the top seven; page numbers leave those.
+        self.0 = page | page << 57;
     }
 
     fn finish(&self) -> u64 {
@@ -71,7 +108,7 @@ impl Hasher for IdHasher {
 #[derive(Debug)]
 pub struct Slots<T> {
     ids: Ids,
-    index: HashMap<Id, Slot, BuildHasherDefault<IdHasher>>,
+    index: Index,
     records: Vec<Option<(Id, T)>>,
     vacant: Vec<Slot>,
 }
@@ -79,12 +116,12 @@ pub struct Slots<T> {
 impl<T> Slots<T> {
     /// The number of records.
     pub fn len(&self) -> usize {
-        self.index.len()
+        self.records.len() - self.vacant.len()
     }
 
     /// Whether there is no record.
     pub fn is_empty(&self) -> bool {
-        self.index.is_empty()
+        self.len() == 0
     }
 
     /// The slot that the next record is kept in.
@@ -109,7 +146,7 @@ impl<T> Slots<T> {
 
     /// The slot of `id`, if it is still in use.
     pub fn slot(&self, id: Id) -> Option<Slot> {
-        self.index.get(&id).copied()
+        self.index.get(id)
     }
 
     /// The record of `id`.
@@ -135,7 +172,7 @@ impl<T> Slots<T> {
 
     /// Vacates the slot of `id`.
     pub fn remove(&mut self, id: Id) -> Option<(Slot, T)> {
-        let slot = self.index.remove(&id)?;
+        let slot = self.index.remove(id)?;
         let (_, record) = self.records[slot.0 as usize].take()?;
         self.vacant.push(slot);
         Some((slot, record))
@@ -144,7 +181,7 @@ impl<T> Slots<T> {
 
 impl<T> Default for Slots<T> {
     fn default() -> Self {
-        Slots { ids: Ids::default(), index: HashMap::default(), records: Vec::new(), vacant: Vec::new() }
+        Slots { ids: Ids::default(), index: Index::default(), records: Vec::new(), vacant: Vec::new() }
     }
 }
 

@@ -53,21 +53,32 @@ pub enum Repeat {
     Interval(Missed),
 }
 
+/// Kept small: a program may have millions.
 #[derive(Debug)]
 struct Timer {
     deadline: Nanos,
-    delay: Delay,
-    repeat: Repeat,
+    /// For those that have a deadline.
+    delay: Nanos,
     origin: Origin,
+    kind: Kind,
+    repeat: Repeat,
     /// Whether it keeps `run` from returning.
     referenced: bool,
     /// Whether its entry is in the timer queue; it leaves it at the start of the pass that fires it.
     queued: bool,
 }
 
+/// A [`Delay`] without its time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Kind {
+    Timed,
+    Never,
+    Immediate,
+}
+
 impl Timer {
     fn keeps_the_loop(&self) -> bool {
-        self.referenced && self.delay != Delay::Never
+        self.referenced && self.kind != Kind::Never
     }
 }
 
@@ -132,11 +143,19 @@ impl Timers {
 
     /// Sets a timer at `now`.
     pub fn set(&mut self, now: Nanos, delay: Delay, repeat: Repeat, origin: Origin) -> (Id, Slot) {
-        let timer = Timer { deadline: LATEST, delay, repeat, origin, referenced: true, queued: false };
+        let (kind, delay) = match delay {
+            Delay::After(delay) => (Kind::Timed, delay),
+            Delay::Never => (Kind::Never, 0),
+            Delay::Immediate => (Kind::Immediate, 0),
+        };
+        let queued = kind == Kind::Timed;
+        let timer = Timer { deadline: later(now, delay), delay, origin, kind, repeat, referenced: true, queued };
+        let deadline = timer.deadline;
         self.referenced += usize::from(timer.keeps_the_loop());
         let (id, slot) = self.slots.insert(timer);
-        if let Delay::After(delay) = delay {
-            self.arm(id, slot, later(now, delay));
+        if queued {
+            self.queued += 1;
+            self.queue.push(Entry { deadline, id, slot });
         }
         (id, slot)
     }
@@ -170,7 +189,8 @@ impl Timers {
     pub fn refresh(&mut self, id: Id, now: Nanos) -> bool {
         let Some(slot) = self.slots.slot(id) else { return false };
         let Some(timer) = self.slots.get_at_mut(slot, id) else { return false };
-        if let Delay::After(delay) = timer.delay {
+        if timer.kind == Kind::Timed {
+            let delay = timer.delay;
             if std::mem::take(&mut timer.queued) {
                 self.queued -= 1;
             }
@@ -203,13 +223,13 @@ impl Timers {
             return None;
         }
         let origin = timer.origin;
-        let again = match (timer.repeat, timer.delay) {
-            (Repeat::Interval(missed), Delay::After(period)) => {
-                let next = next_tick(deadline, period, missed, now);
+        let again = match timer.repeat {
+            Repeat::Interval(missed) => {
+                let next = next_tick(deadline, timer.delay, missed, now);
                 self.arm(id, slot, next);
                 true
             }
-            _ => {
+            Repeat::Once => {
                 self.clear(id);
                 false
             }

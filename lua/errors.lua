@@ -2,7 +2,7 @@
 
 local native, compat = ...
 
-local error, pcall, tostring, type = error, pcall, tostring, type
+local error, find, pcall, tostring, type = error, string.find, pcall, tostring, type
 local write_stderr = native.write_stderr
 
 local errors = { reported = 0 }
@@ -19,8 +19,10 @@ end
 errors.describe = describe
 
 local function write(err, traceback, source)
-  local line = "scheduler: uncaught error in " .. source .. ": " .. describe(err) .. "\n"
-  write_stderr(traceback == "" and line or line .. traceback .. "\n")
+  local text = describe(err)
+  -- The error of a job tells its traceback by itself.
+  if traceback ~= "" and not find(text, traceback, 1, true) then text = text .. "\n" .. traceback end
+  write_stderr("scheduler: uncaught error in " .. source .. ": " .. text .. "\n")
 end
 
 --- Reports an uncaught error. `source` names where it comes from, "a timer set at main.lua:3".

@@ -10,7 +10,7 @@ local timer = load_part("timer.lua", native, compat, check, loop)
 local clock = load_part("clock.lua", native, check, loop)
 local parallel = load_part("parallel.lua", native, compat, check, errors, loop)
 
-loop.settle, loop.forked, loop.left_over = parallel.settle, parallel.forked, parallel.report_unobserved
+loop.settle, loop.forked, loop.report_unobserved = parallel.settle, parallel.forked, parallel.report_unobserved
 
 local scheduler = {
   _VERSION = native.VERSION,

@@ -153,9 +153,8 @@ local function after_resume(co, ok, ...)
     local traceback, source = traceback_and_close(co), sources[co] or "a coroutine"
     if outcome then
       outcome.settled, outcome.failed, outcome.err, outcome.traceback = true, true, (...), traceback
-    else
-      report((...), traceback, source)
     end
+    if not outcome or outcome.abandoned then report((...), traceback, source) end
   elseif outcome and status(co) == "dead" then
     outcome.settled, outcome.results = true, pack(...)
   end
@@ -193,6 +192,7 @@ local function turn(budget)
     end
   end
   end_turn()
+  loop.report_unobserved()
 end
 
 local function has_microtasks()
@@ -253,9 +253,12 @@ function loop.run(main, ...)
   refuse_nesting()
   local outcome = main ~= nil and loop.start(main, "the main task", ...)
   while_running(turns, is_never_done)
+  if not is_stopped() then loop.report_unobserved("all") end
   if not outcome then return end
   if outcome.failed then error(outcome.err, 0) end
   if outcome.settled then return unpack(outcome.results, 1, outcome.results.n) end
+  -- A later `run` may go on with it, but has nobody to give its error to.
+  outcome.abandoned = true
   if not is_stopped() then error("the function given to 'run' waits, and nothing is left that could wake it", 2) end
 end
 

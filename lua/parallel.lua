@@ -2,7 +2,7 @@
 
 local native, compat, check, errors, loop = ...
 
-local error, ipairs, pairs, setmetatable, type = error, ipairs, pairs, setmetatable, type
+local error, ipairs, next, pairs, setmetatable, type = error, ipairs, next, pairs, setmetatable, type
 local pack, unpack = compat.pack, compat.unpack
 local wait, WAKE = loop.wait, loop.WAKE
 
@@ -73,15 +73,14 @@ function parallel.settle(number, ok, ...)
   loop.wake_waiters(job)
 end
 
-local function report(number, err)
-  unobserved[number] = nil
-  errors.report(err, err.traceback, "a job started at " .. err.origin)
-end
-
 --- Reports failed jobs that were never awaited: those that were collected, or, when the loop ends, all.
 function parallel.report_unobserved(all)
+  if next(unobserved) == nil then return end
   for number, err in pairs(unobserved) do
-    if all or handles[number] == nil then report(number, err) end
+    if all or handles[number] == nil then
+      unobserved[number] = nil
+      errors.report(err, err.traceback, "a job started at " .. err.origin)
+    end
   end
 end
 

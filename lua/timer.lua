@@ -55,8 +55,8 @@ local function interval_options(options)
   if not missed_modes[missed] then
     error("bad argument #2 to 'setInterval' (field 'missed' must be \"skip\", \"burst\" or \"delay\")", 3)
   end
-  if type(options.ms) ~= "number" then
-    error(("bad argument #2 to 'setInterval' (number expected in field 'ms', got %s)"):format(type(options.ms)), 3)
+  if type(options.ms) ~= "number" or options.ms ~= options.ms then
+    error("bad argument #2 to 'setInterval' (field 'ms' must be a number and not NaN)", 3)
   end
   return options.ms, missed, options.overlap
 end
@@ -85,7 +85,7 @@ function timer.queueMicrotask(fn, ...)
 end
 
 local function check_id(id, name)
-  if type(id) ~= "number" then error(("bad argument #1 to '%s' (number expected, got %s)"):format(name, type(id)), 3) end
+  if type(id) ~= "number" then check.bad_argument(1, name, "number", id, 4) end
 end
 
 function timer.ref(id)

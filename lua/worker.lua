@@ -10,6 +10,7 @@ return function(fn, ...)
   local outcome = loop.start(fn, "a job", ...)
   loop.run_until_settled(outcome)
   loop.discard()
+  errors.on_error(nil)
   if outcome.failed then return false, errors.describe(outcome.err), outcome.traceback, outcome.err end
   if not outcome.settled then return false, "the job waits, and nothing is left that could wake it", "", nil end
   return true, unpack(outcome.results, 1, outcome.results.n)

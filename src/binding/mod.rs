@@ -57,6 +57,8 @@ fn load(lua: &Lua) -> Result<Loaded> {
     timer::add(&natives)?;
     clock::add(&natives)?;
     job::add(&natives, &transfer)?;
+    raw::guard_functions(lua, &natives.vm, &natives.table)?;
+    natives.table.raw_set("next_work", raw::next_work_function(lua, &natives.vm)?)?;
     let load_part = lua.create_function(|lua, (name, arguments): (String, mlua::MultiValue)| {
         let (_, source) = PARTS.iter().find(|(part, _)| *part == name).ok_or_else(|| mlua::Error::runtime(&name))?;
         chunk(lua, &name, source)?.call::<mlua::Value>(arguments)

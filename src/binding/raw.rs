@@ -32,6 +32,8 @@ const CALLBACKS: c_int = ffi::lua_upvalueindex(2);
 const OVERLAPPING: c_int = ffi::lua_upvalueindex(3);
 const WAITING: c_int = ffi::lua_upvalueindex(4);
 const SLOW_WAY: c_int = ffi::lua_upvalueindex(5);
+/// Of a guard.
+const GUARDED: c_int = ffi::lua_upvalueindex(2);
 
 /// How far up the stack the Lua function that made a call is looked for, past C functions such as `pcall`.
 const MAX_LEVELS: c_int = 6;
@@ -58,6 +60,40 @@ pub fn next_work_function(lua: &Lua, vm: &Rc<Vm>) -> Result<Function> {
             push_handle(state, vm);
             ffi::lua_pushcclosure(state, next_work, 1);
         })
+    }
+}
+
+/// Replaces each function in `natives` by one that raises when the state is closing, where mlua's have been finalized
+/// already, and calls it else.
+///
+/// Finalizers run in the reverse order of creation. So the handle that this makes, after the natives, is emptied before
+/// any of them is; user code that runs in finalizers after that meets an error, not freed memory.
+pub fn guard_functions(lua: &Lua, vm: &Rc<Vm>, natives: &Table) -> Result<()> {
+    let functions = natives.pairs().collect::<Result<Vec<(mlua::LuaString, mlua::Value)>>>()?;
+    // SAFETY: the function lies at 1, the handle is pushed above it; `guard` expects them in the other order.
+    let handle = unsafe {
+        let vm = Rc::into_raw(Rc::clone(vm));
+        lua.exec_raw::<mlua::AnyUserData>((), move |state| push_handle(state, vm))?
+    };
+    for (name, value) in functions {
+        let mlua::Value::Function(function) = value else { continue };
+        // SAFETY: the two arguments are the upvalues that `guard` expects.
+        let guarded: Function =
+            unsafe { lua.exec_raw((&handle, function), |state| ffi::lua_pushcclosure(state, guard, 2))? };
+        natives.raw_set(name, guarded)?;
+    }
+    Ok(())
+}
+
+/// Calls its second upvalue, unless the state is closing.
+unsafe extern "C-unwind" fn guard(state: *mut ffi::lua_State) -> c_int {
+    // SAFETY: the upvalues are as `guard_functions` sets them. No local of this frame has a destructor.
+    unsafe {
+        if vm(state).is_none() {
+            ffi::lua_pushstring(state, c"scheduler: the Lua state is closing".as_ptr());
+            ffi::lua_error(state);
+        }
+        call_upvalue(state, GUARDED)
     }
 }
 
@@ -232,10 +268,19 @@ unsafe fn capture_origin(state: *mut ffi::lua_State, vm: &Vm) -> Origin {
 /// # Safety
 /// The running function has it as its fifth upvalue, and nothing in its frame has a destructor.
 unsafe fn go_slow_way(state: *mut ffi::lua_State) -> c_int {
+    // SAFETY: as required of the caller.
+    unsafe { call_upvalue(state, SLOW_WAY) }
+}
+
+/// Calls an upvalue with the arguments of the running function, and returns its results.
+///
+/// # Safety
+/// Nothing in the frames up to Lua has a destructor.
+unsafe fn call_upvalue(state: *mut ffi::lua_State, upvalue: c_int) -> c_int {
     // SAFETY: a C function has room for 20 values beside its arguments.
     unsafe {
         let arguments = ffi::lua_gettop(state);
-        ffi::lua_pushvalue(state, SLOW_WAY);
+        ffi::lua_pushvalue(state, upvalue);
         ffi::lua_insert(state, 1);
         ffi::lua_call(state, arguments, ffi::LUA_MULTRET);
         ffi::lua_gettop(state)

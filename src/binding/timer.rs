@@ -10,9 +10,9 @@ use crate::engine::clock::NANOS_PER_MS;
 use crate::engine::{Delay, Id, Missed, Repeat};
 use crate::vm::Vm;
 
-/// Where the user's code is on the stack, or just below it: after the native function and the Lua function that called
-/// it, and for `setTimeout` the raw one.
-const CALLER: usize = 2;
+/// Where the user's code is on the stack, past the native function, its guard and the Lua function that called it; in
+/// the slow way of `setTimeout` the raw one comes first.
+const CALLER: usize = 3;
 
 /// The id and the slot of what was set, and how many arguments there are for its callback. No id: the delay is bad.
 type Set = (Option<u64>, u32, usize);
@@ -88,5 +88,9 @@ fn period(delay: Delay) -> Delay {
 }
 
 fn id_of(id: &Value) -> Option<Id> {
-    id.as_f64().and_then(Id::from_number)
+    match *id {
+        Value::Integer(id) => Id::from_number(id as f64),
+        Value::Number(id) => Id::from_number(id),
+        _ => None,
+    }
 }

@@ -4,7 +4,7 @@ use std::io::Write;
 
 use mlua::{LuaString, Result, Table};
 
-use super::{Natives, raw};
+use super::Natives;
 use crate::engine::clock::NANOS_PER_MS;
 use crate::engine::{Delay, Id, Work};
 use crate::vm::Vm;
@@ -25,7 +25,6 @@ pub fn add(natives: &Natives) -> Result<()> {
             _ => u64::MAX,
         }))
     })?;
-    natives.table.raw_set("next_work", raw::next_work_function(natives.lua, &natives.vm)?)?;
     natives.add("end_turn", |_, vm, ()| vm.engine.borrow_mut().end_turn())?;
     natives.add("stop", |_, vm, ()| vm.engine.borrow_mut().stop())?;
     natives.add("is_stopped", |_, vm, ()| vm.engine.borrow().is_stopped())?;

@@ -95,9 +95,10 @@ impl TimerQueue {
         self.base = now.max(self.base);
         let start = due.len();
         for bucket in 0..=divided {
-            for entry in self.take(bucket) {
-                if entry.deadline <= now { due.push_back(entry) } else { self.push(entry) }
-            }
+            let mut entries = self.take(bucket);
+            entries.retain(|entry| entry.deadline <= now || self.put_back(*entry));
+            // A large bucket becomes the list of what is due as it is: new memory is dear.
+            if due.is_empty() { *due = entries.into() } else { due.extend(entries) }
         }
         due.make_contiguous()[start..].sort_unstable_by_key(|entry| (entry.deadline, entry.id));
     }
@@ -111,6 +112,11 @@ impl TimerQueue {
                 }
             }
         }
+    }
+
+    fn put_back(&mut self, entry: Entry) -> bool {
+        self.push(entry);
+        false
     }
 
     fn bucket_of(&self, deadline: Nanos) -> usize {

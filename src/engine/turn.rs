@@ -48,7 +48,8 @@ pub struct Counters {
 struct Budget {
     timers: usize,
     tasks: usize,
-    immediates: usize,
+    /// Those that are queued when their part of the turn begins; `None` until then.
+    immediates: Option<usize>,
     /// When the turn has to end, if it is bounded in time.
     ends_at: Option<Nanos>,
     until_clock_check: usize,
@@ -103,7 +104,7 @@ impl Engine {
         self.budget = Budget {
             timers: TIMERS_PER_TURN,
             tasks: TASKS_PER_TURN,
-            immediates: self.immediates.len(),
+            immediates: None,
             ends_at: budget.map(|budget| self.now.saturating_add(budget)),
             until_clock_check: WORK_PER_CLOCK_CHECK,
         };
@@ -127,8 +128,9 @@ impl Engine {
         self.in_turn
     }
 
-    /// Forgets all timers and waits. Their ids are not given out again.
+    /// Forgets all timers and waits, whose ids are not given out again, and virtual time.
     pub fn discard(&mut self) {
+        self.clock = Clock::new();
         self.timers = Timers::default();
         self.waits = Waits::default();
         self.due.clear();
@@ -204,8 +206,9 @@ impl Engine {
     }
 
     fn next_immediate(&mut self) -> Option<Work> {
-        while self.budget.immediates > 0 {
-            self.budget.immediates -= 1;
+        let left = self.budget.immediates.get_or_insert(self.immediates.len());
+        while *left > 0 {
+            *left -= 1;
             let id = self.immediates.pop_front()?;
             if let Some(fired) = self.timers.fire_immediate(id) {
                 self.counters.immediates += 1;
@@ -273,18 +276,19 @@ mod tests {
     }
 
     #[test]
-    fn what_is_set_in_a_pass_waits_for_the_next_turn() {
+    fn timers_set_in_their_pass_and_immediates_set_in_theirs_wait_for_the_next_turn() {
         let mut engine = paused();
         let (timer, first) = (after(&mut engine, 0), immediate(&mut engine));
         engine.begin_turn(None);
         assert_eq!(callback(engine.next_work()), Some(timer));
-        let again = after(&mut engine, 0);
+        let (again, same_turn) = (after(&mut engine, 0), immediate(&mut engine));
         assert_eq!(callback(engine.next_work()), Some(first));
-        let second = immediate(&mut engine);
+        let next_turn = immediate(&mut engine);
+        assert_eq!(callback(engine.next_work()), Some(same_turn));
         assert_eq!(engine.next_work(), None);
         engine.begin_turn(None);
         assert_eq!(callback(engine.next_work()), Some(again));
-        assert_eq!(callback(engine.next_work()), Some(second));
+        assert_eq!(callback(engine.next_work()), Some(next_turn));
     }
 
     #[test]

@@ -1,0 +1,101 @@
+-- What the runner runs: interpreters, peers, workloads and their targets. A new workload needs an entry here, a script
+-- `bench/NAME.lua` that takes the peer's name, and `bench/NAME.js` if Node is among its peers.
+
+local suite = {}
+
+--- Those that every peer is measured in, and that the targets hold for.
+suite.interpreters = { "lua5.4", "luajit" }
+
+--- Those that scheduler is measured in besides, to see what the other interpreters get.
+suite.further_interpreters = { "lua5.1" }
+
+--- How to tell whether a peer is there: `module` can be required, or `command` be run. `version` is a Lua expression
+--- about the module `m`.
+suite.peers = {
+  scheduler = { module = "scheduler", version = "m._VERSION" },
+  luv = { module = "luv", version = [["libuv " .. m.version_string()]] },
+  cqueues = { module = "cqueues", version = "m.VERSION" },
+  copas = { module = "copas", version = "m._VERSION" },
+  raw = { module = "luv", version = [["luv.new_thread, libuv " .. m.version_string()]] },
+  node = { command = "node" },
+}
+
+--- How figures of each unit are shown.
+suite.units = {
+  ["ops/s"] = { label = "M ops/s", scale = 1e-6, format = "%.2f" },
+  ms = { label = "ms", scale = 1, format = "%.3f" },
+  s = { label = "s", scale = 1, format = "%.3f" },
+  ratio = { label = "", scale = 1, format = "%.4f" },
+  x = { label = "×", scale = 1, format = "%.2f" },
+}
+
+--- A target bounds scheduler's median: `at_least` or `at_most` so many times that of `peer`, or without a peer the
+--- figure itself, in the unit of the measurement.
+suite.workloads = {
+  {
+    name = "timers_create",
+    title = "Timers, create",
+    what = "1,000,000 one-shot timers of 0 to 999 ms are set (cqueues, copas: 100,000).",
+    peers = { "scheduler", "luv", "cqueues", "copas", "node" },
+    measurements = { "create" },
+    targets = {
+      { measurement = "create", peer = "luv", at_least = 4 },
+      { measurement = "create", peer = "node", at_least = 2 },
+    },
+  },
+  {
+    name = "timers_cancel",
+    title = "Timers, cancel",
+    what = "As many timers, set beforehand, are all taken back.",
+    peers = { "scheduler", "luv", "copas", "node" },
+    measurements = { "cancel" },
+    targets = {
+      { measurement = "cancel", peer = "luv", at_least = 6 },
+      { measurement = "cancel", peer = "node", at_least = 1 },
+    },
+  },
+  {
+    name = "timers_fire",
+    title = "Timers, fire",
+    what = "1,000,000 one-shot timers of 0 to 10 ms are set and have all fired (cqueues, copas: 100,000).",
+    peers = { "scheduler", "luv", "cqueues", "copas", "node" },
+    measurements = { "fire" },
+    targets = {
+      { measurement = "fire", peer = "luv", at_least = 8 },
+      { measurement = "fire", peer = "node", at_least = 1.5 },
+    },
+  },
+  {
+    name = "intervals",
+    title = "Interval precision",
+    what = "100 intervals of 1 ms for 3 s. `fired` is the share of the expected firings, `late` the lateness by the "
+      .. "peer's own rule, `grid` by the fixed schedule, `cpu` the CPU time used.",
+    peers = { "scheduler", "luv", "cqueues", "copas", "node" },
+    measurements = { "fired", "late_p50", "late_p99", "grid_p50", "grid_p99", "cpu" },
+    targets = {
+      { measurement = "fired", at_least = 0.995 },
+      { measurement = "late_p50", peer = "luv", at_most = 1 },
+      { measurement = "late_p99", peer = "luv", at_most = 1 },
+      { measurement = "cpu", peer = "luv", at_most = 1 },
+    },
+  },
+  {
+    name = "start",
+    title = "Start",
+    what = "What `require` adds to the life of an interpreter that does nothing else.",
+    peers = { "scheduler", "luv", "cqueues", "copas" },
+    measurements = { "require" },
+    targets = { { measurement = "require", at_most = 1 } },
+  },
+  {
+    name = "parallel",
+    title = "Parallel",
+    what = "fib(27) as 16 jobs on all cores: the speed-up against one VM, and the wall time. `raw` is a bare thread "
+      .. "for each core.",
+    peers = { "scheduler", "luv", "raw", "node" },
+    measurements = { "speedup", "wall" },
+    targets = { { measurement = "speedup", peer = "raw", at_least = 0.97 } },
+  },
+}
+
+return suite

@@ -1,0 +1,82 @@
+-- Runs Lua programs in processes of their own, with a time limit: for what ends a process, or could hang it.
+
+local child = {}
+
+local TIME_LIMIT = 60 -- seconds; generous, as machines may be busy
+
+--- The interpreter that runs this spec.
+local function find_interpreter()
+  local lowest = 0
+  while arg[lowest - 1] do
+    lowest = lowest - 1
+  end
+  return arg[lowest]
+end
+
+child.interpreter = find_interpreter()
+
+function child.quote(word)
+  return "'" .. tostring(word):gsub("'", "'\\''") .. "'"
+end
+
+local function read(path)
+  local file = assert(io.open(path, "rb"))
+  local text = file:read("*a")
+  file:close()
+  os.remove(path)
+  return text
+end
+
+function child.write(text)
+  local path = os.tmpname()
+  local file = assert(io.open(path, "wb"))
+  file:write(text)
+  file:close()
+  return path
+end
+
+--- Runs a command in words; returns its exit code, and what it wrote.
+function child.command(words)
+  local out, err, code = os.tmpname(), os.tmpname(), os.tmpname()
+  local quoted = {}
+  for i, word in ipairs(words) do
+    quoted[i] = child.quote(word)
+  end
+  local line = ("timeout -k 5 %d %s >%s 2>%s </dev/null; echo $? >%s"):format(
+    TIME_LIMIT, table.concat(quoted, " "), out, err, code)
+  os.execute(line)
+  return { code = tonumber(read(code)), out = read(out), err = read(err) }
+end
+
+--- Runs this interpreter with these arguments.
+function child.run(arguments)
+  local words = { child.interpreter }
+  for _, word in ipairs(arguments) do
+    words[#words + 1] = word
+  end
+  return child.command(words)
+end
+
+--- Runs a script, in which `scheduler` is loaded already.
+function child.script(source, ...)
+  local path = child.write("local scheduler = require('scheduler')\n" .. source)
+  local result = child.run({ path, ... })
+  os.remove(path)
+  return result
+end
+
+--- The shared library of this interpreter, for the host that opens states of its own.
+function child.library()
+  if jit then return "libluajit-5.1.so.2" end
+  return "lib" .. _VERSION:lower():gsub(" ", "") .. ".so.0"
+end
+
+--- Runs a script in the host (`spec/host/host.c`): in so many states one after the other, on so many threads at once.
+function child.host(source, states, threads)
+  local path = child.write(source)
+  local result = child.command({ "build/host", child.library(), path, states or 1, threads or 1 })
+  os.remove(path)
+  return result
+end
+
+return child

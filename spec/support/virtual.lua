@@ -1,0 +1,34 @@
+-- Virtual time for specs: `virtual.setup(before_each, after_each)` in a describe block makes its tests run on a paused clock, and checks that
+-- each leaves nothing behind.
+
+local scheduler = require("scheduler")
+
+local virtual = {}
+
+--- Milliseconds on the virtual clock.
+function virtual.advance(ms)
+  scheduler.clock.advance(ms / 1000)
+end
+
+function virtual.setup(before_each, after_each)
+  before_each(function()
+    scheduler.clock.pause()
+  end)
+  after_each(function()
+    scheduler.clock.resume()
+    local stats = scheduler.stats()
+    for _, what in ipairs({ "timers_pending", "microtasks_pending", "tasks_waiting", "jobs_pending" }) do
+      if stats[what] ~= 0 then error("the test leaves behind: " .. what .. " = " .. stats[what]) end
+    end
+  end)
+end
+
+--- A list and a function that appends to it.
+function virtual.recorder()
+  local list = {}
+  return list, function(value)
+    list[#list + 1] = value
+  end
+end
+
+return virtual

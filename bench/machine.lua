@@ -23,6 +23,7 @@ function machine.facts(suite)
     { "Date", os.date("!%Y-%m-%d %H:%M UTC") },
     { "CPU", cpu_model() },
     { "Cores", shell.line("getconf _NPROCESSORS_ONLN") or "unknown" },
+    { "Load before", shell.line("uptime | sed 's/.*average: *//'") or "unknown" },
     { "Kernel", shell.line("uname -sr") or "unknown" },
     { "rustc", shell.line("rustc --version") or "not installed" },
   }

@@ -4,6 +4,11 @@ local measurement = require("bench.measurement")
 
 local report = {}
 
+--- A peer in an interpreter, in words. Node is an interpreter of its own.
+function report.name_of(run)
+  return run.peer == run.interpreter and run.peer or run.peer .. " in " .. run.interpreter
+end
+
 local function show(suite, value, unit)
   local form = suite.units[unit]
   return (form.format:format(value * form.scale) .. " " .. form.label):gsub(" $", "")
@@ -15,11 +20,13 @@ local function median(outcome, name)
   return samples and measurement.median(samples)
 end
 
---- How far the rounds lie apart; empty if there was only one.
+--- How far the rounds lie apart, in the unit of the median beside it; empty if there was only one.
 local function range(suite, samples, unit)
   if #samples < 2 then return "" end
+  local form = suite.units[unit]
   local unpack = table.unpack or unpack
-  return show(suite, math.min(unpack(samples)), unit) .. " – " .. show(suite, math.max(unpack(samples)), unit)
+  local lowest, highest = math.min(unpack(samples)), math.max(unpack(samples))
+  return form.format:format(lowest * form.scale) .. " – " .. form.format:format(highest * form.scale)
 end
 
 --- The outcome of a peer in an interpreter; Node is its own, and stands beside each.
@@ -104,7 +111,7 @@ local function skipped(runs, results)
   local reasons = {}
   for _, run in ipairs(runs) do
     local reason = results[run.interpreter][run.peer].reason
-    if reason then reasons[#reasons + 1] = ("%s in %s (%s)"):format(run.peer, run.interpreter, reason) end
+    if reason then reasons[#reasons + 1] = ("%s (%s)"):format(report.name_of(run), reason) end
   end
   return reasons[1] and "Left out: " .. table.concat(reasons, "; ") .. "."
 end

@@ -65,7 +65,7 @@ local found_versions = {}
 
 --- The version of the run's peer in its interpreter; false if it is not installed.
 local function version_for(run)
-  local key = run.peer == "node" and "node" or run.peer .. " in " .. run.interpreter
+  local key = report.name_of(run)
   if found_versions[key] == nil then
     found_versions[key] = machine.version(suite.peers[run.peer], run.interpreter) or false
     if not found_versions[key] then progress("%s: not installed, skipped", key) end
@@ -148,13 +148,14 @@ end
 local function main()
   if not io.open("bench/run.lua") then fail("start it in the project's root") end
   local options = parse_options(arg)
+  local facts = machine.facts(suite)
   local counts, sections = { met = 0, missed = 0, open = 0 }, {}
   for _, workload in ipairs(options.workloads) do
     local runs, results = run_workload(workload, options.rounds)
     local section = report.section(suite, workload, runs, results, counts)
     table.insert(sections, table.concat(section, "\n"))
   end
-  local head = report.head(machine.facts(suite), version_facts(), options.rounds, counts)
+  local head = report.head(facts, version_facts(), options.rounds, counts)
   local text = table.concat(head, "\n") .. "\n" .. table.concat(sections, "\n")
   if options.partial then io.write(text) else write(RESULTS, text) end
 end

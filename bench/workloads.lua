@@ -29,8 +29,8 @@ suite.units = {
   x = { label = "×", scale = 1, format = "%.2f" },
 }
 
---- A target bounds scheduler's median: `at_least` or `at_most` so many times that of `peer`, or without a peer the
---- figure itself, in the unit of the measurement.
+--- `measurements` names what is shown of the figures that a script prints. A target bounds scheduler's median:
+--- `at_least` or `at_most` so many times that of `peer`, or without a peer the figure itself, in its own unit.
 suite.workloads = {
   {
     name = "timers_create",
@@ -69,9 +69,9 @@ suite.workloads = {
     name = "intervals",
     title = "Interval precision",
     what = "100 intervals of 1 ms for 3 s. `fired` is the share of the expected firings, `late` the lateness by the "
-      .. "peer's own rule, `grid` by the fixed schedule, `cpu` the CPU time used.",
+      .. "peer's own rule, `cpu` the CPU time used.",
     peers = { "scheduler", "luv", "cqueues", "copas", "node" },
-    measurements = { "fired", "late_p50", "late_p99", "grid_p50", "grid_p99", "cpu" },
+    measurements = { "fired", "late_p50", "late_p99", "cpu" },
     targets = {
       { measurement = "fired", at_least = 0.995 },
       { measurement = "late_p50", peer = "luv", at_most = 1 },

@@ -9,8 +9,7 @@
 
 local native, compat, check, errors = ...
 
-local error, ipairs, pairs, pcall, select, setmetatable, type =
-  error, ipairs, pairs, pcall, select, setmetatable, type
+local error, ipairs, pairs, pcall, setmetatable, type = error, ipairs, pairs, pcall, setmetatable, type
 local create, resume, status, yield = coroutine.create, coroutine.resume, coroutine.status, coroutine.yield
 local running_coroutine, isyieldable, is_suspended_in = compat.running, compat.isyieldable, compat.is_suspended_in
 local pack, unpack = compat.pack, compat.unpack
@@ -146,18 +145,14 @@ local function run_callbacks(kind, slot)
   return after_runner(co, resume(co, kind, slot))
 end
 
---- What comes after a coroutine of ours was resumed: keeps the results or the error of a task that ended.
-local function after_resume(co, ok, ...)
-  local outcome = tasks[co]
-  if not ok then
-    local traceback, source = traceback_and_close(co), sources[co] or "a coroutine"
-    if outcome then
-      outcome.settled, outcome.failed, outcome.err, outcome.traceback = true, true, (...), traceback
-    end
-    if not outcome or outcome.abandoned then report((...), traceback, source) end
-  elseif outcome and status(co) == "dead" then
-    outcome.settled, outcome.results = true, pack(...)
+--- What comes after a coroutine of ours was resumed: its error goes to its outcome record, if somebody reads that.
+local function after_resume(co, ok, err)
+  if ok then return end
+  local traceback, source, outcome = traceback_and_close(co), sources[co] or "a coroutine", tasks[co]
+  if outcome then
+    outcome.settled, outcome.failed, outcome.err, outcome.traceback = true, true, err, traceback
   end
+  if not outcome or outcome.abandoned then report(err, traceback, source) end
 end
 
 --- Yields to whoever resumed this coroutine; the wait is registered by then.
@@ -232,16 +227,15 @@ local function refuse_nesting()
   if is_running then error("scheduler is already running", 3) end
 end
 
---- Makes `fn(...)` a task that starts in the next turn; returns its outcome record, which can be waited for.
+--- Makes `fn(...)` a task that starts in the next turn; returns its outcome record. The task may be resumed by other
+--- code as well, so it notes its results itself; its error then goes to that code.
 function loop.start(fn, source, ...)
-  local count, args = select("#", ...), nil
-  if count > 0 then args = pack(...) end
+  local args, outcome = pack(...), {}
   local co = create(function()
-    if args then return fn(unpack(args, 1, count)) end
-    return fn()
+    outcome.results = pack(fn(unpack(args, 1, args.n)))
+    outcome.settled = true
   end)
-  local outcome = { waiters = {} }
-  tasks[co], sources[co] = outcome, source
+  outcome.co, tasks[co], sources[co] = co, outcome, source
   local token, slot = register()
   suspended[slot] = co
   wake(token)
@@ -259,13 +253,20 @@ function loop.run(main, ...)
   if outcome.settled then return unpack(outcome.results, 1, outcome.results.n) end
   -- A later `run` may go on with it, but has nobody to give its error to.
   outcome.abandoned = true
-  if not is_stopped() then error("the function given to 'run' waits, and nothing is left that could wake it", 2) end
+  if not is_stopped() then error("the function given to 'run' " .. loop.why_unsettled(outcome), 2) end
 end
 
---- Turns the loop until `waitable.settled`, whatever else is left.
+--- Why an outcome is still open when the loop has come to its end.
+function loop.why_unsettled(outcome)
+  if status(outcome.co) == "dead" then return "failed where other code had resumed it" end
+  return "waits, and nothing is left that could wake it"
+end
+
+--- Turns the loop until `waitable.settled` (or its task is dead all the same), whatever else is left.
 function loop.run_until_settled(waitable)
+  local co = waitable.co
   while_running(turns, function()
-    return waitable.settled
+    return waitable.settled or co and status(co) == "dead"
   end)
 end
 

@@ -12,6 +12,6 @@ return function(fn, ...)
   loop.discard()
   errors.on_error(nil)
   if outcome.failed then return false, errors.describe(outcome.err), outcome.traceback, outcome.err end
-  if not outcome.settled then return false, "the job waits, and nothing is left that could wake it", "", nil end
+  if not outcome.settled then return false, "the job " .. loop.why_unsettled(outcome), "", nil end
   return true, unpack(outcome.results, 1, outcome.results.n)
 end

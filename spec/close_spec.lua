@@ -211,12 +211,11 @@ describe("require", function()
       end
       if file then file:close() end
     end
-    if mine == "lua5.1" or mine == "luajit" then
-      local file = io.open("build/" .. (mine == "luajit" and "lua5.1" or "luajit") .. "/scheduler.so")
-      if file then
-        file:close()
-        assert.is_true(spoke > 0)
-      end
+    -- LuaJIT has all that a library for Lua 5.1 needs; every other pair lacks some symbol.
+    local file = mine == "luajit" and io.open("build/lua5.1/scheduler.so")
+    if file then
+      file:close()
+      assert.are.equal(1, spoke)
     end
   end)
 end)

@@ -1,4 +1,5 @@
-//! The three natives that are called for every timer, through the plain C API.
+//! What is done through the plain C API: the module's entry, the three natives that are called for every timer, and the
+//! guards of the others.
 //!
 //! Through mlua, and with a Lua function around it for the errors, `setTimeout` takes 340 ns on Lua 5.4, this way 150;
 //! `clearTimeout` 90 and 40. The targets of the benchmarks lie between the two. Whatever is not the plain case (further
@@ -49,6 +50,55 @@ pub struct TimerTables {
     pub overlapping: Table,
     /// Coroutines in which intervals still wait.
     pub waiting: Table,
+}
+
+/// What `_VERSION` is in the Lua that the module was built for.
+const VERSION: &CStr = if cfg!(feature = "lua55") {
+    c"Lua 5.5"
+} else if cfg!(feature = "lua54") {
+    c"Lua 5.4"
+} else if cfg!(feature = "lua53") {
+    c"Lua 5.3"
+} else if cfg!(feature = "lua52") {
+    c"Lua 5.2"
+} else {
+    c"Lua 5.1"
+};
+
+/// `require "scheduler"`.
+///
+/// A library built for another Lua is mostly refused by the loader, for symbols that it does not find. Where it is
+/// loaded all the same, this raises a sentence that says what is wrong, before mlua touches the state.
+///
+/// # Safety
+/// For Lua's loader to call.
+#[unsafe(no_mangle)]
+pub unsafe extern "C-unwind" fn luaopen_scheduler(state: *mut ffi::lua_State) -> c_int {
+    // SAFETY: plain calls of the C API, with room for a C function's 20 values; nothing here has a destructor when one
+    // of them raises. `_VERSION` stays a string while it is on the stack.
+    unsafe {
+        ffi::lua_getglobal(state, c"_VERSION".as_ptr());
+        ffi::lua_getglobal(state, c"jit".as_ptr());
+        let is_luajit = ffi::lua_type(state, -1) == ffi::LUA_TTABLE;
+        let version = ffi::lua_tostring(state, -2);
+        if version.is_null() || CStr::from_ptr(version) != VERSION || is_luajit != cfg!(feature = "luajit") {
+            let name = |is_luajit| if is_luajit { c" (LuaJIT)" } else { c"" }.as_ptr();
+            let version = if version.is_null() { c"another".as_ptr() } else { version };
+            let sentence = c"this scheduler library was built for %s%s, but this is %s%s: install the one for it";
+            let built_for_luajit = name(cfg!(feature = "luajit"));
+            ffi::lua_pushfstring(
+                state,
+                sentence.as_ptr(),
+                VERSION.as_ptr(),
+                built_for_luajit,
+                version,
+                name(is_luajit),
+            );
+            ffi::lua_error(state);
+        }
+        ffi::lua_settop(state, 0);
+        Lua::entrypoint1(state, super::open)
+    }
 }
 
 /// `next_work`.

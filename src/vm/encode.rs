@@ -116,7 +116,11 @@ impl Encoder<'_> {
         while let Some((name, value)) =
             self.transfer.upvalue(function, count as usize + 1).map_err(|e| e.to_string())?
         {
-            self.step(Step::Upvalue(name), &value)?;
+            // A program may run in an environment of its own; in the worker, globals are the worker's.
+            match name == "_ENV" && value.is_table() {
+                true => self.tag(Tag::Globals),
+                false => self.step(Step::Upvalue(name), &value)?,
+            }
             count += 1;
         }
         self.body[count_at..count_at + 4].copy_from_slice(&count.to_le_bytes());

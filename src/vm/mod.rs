@@ -21,6 +21,10 @@ use crate::runtime::{CompletionQueue, Reactor, WakeDescriptor};
 use crate::worker::{Completion, JobNumber, Reply};
 use origin::Origins;
 
+/// A park takes several microseconds of work. Timers that were set in a row are due in a row, microseconds apart: those
+/// of this span (ns) share one wake-up.
+const SHORTEST_WAIT: Nanos = 50_000;
+
 /// What belongs to one Lua state. It is touched by the state's thread alone, and lives as long as the state.
 #[derive(Debug)]
 pub struct Vm {
@@ -144,7 +148,7 @@ impl Vm {
         }
         let Some(deadline) = engine.next_deadline() else { return Some(None) };
         let wait = deadline.checked_sub(engine.clock.now())?;
-        (wait > 0).then(|| Some(Duration::from_nanos(wait)))
+        (wait > 0).then(|| Some(Duration::from_nanos(wait.max(SHORTEST_WAIT))))
     }
 
     /// A reply for a new job, which is counted as in flight, and the job's number.

@@ -8,8 +8,14 @@ files["lua"].read_globals = {
   table = { fields = { "pack", "unpack" } },
 }
 files["spec"].std = "+busted"
-files["spec"].read_globals = { "jit", "unpack", table = { fields = { "pack", "unpack" } } }
+files["spec"].read_globals = {
+  "jit",
+  "unpack",
+  math = { fields = { "type", "maxinteger", "mininteger" } },
+  table = { fields = { "pack", "unpack" } },
+}
 files["bench"].std = "max"
 files["examples"].std = "max"
 files[".busted"] = { std = "min" }
-files["rockspec"].std = "rockspec"
+files["rockspec/*.rockspec"].std = "rockspec"
+files["rockspec/build.lua"] = { std = "max" }

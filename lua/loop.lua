@@ -286,8 +286,8 @@ function loop.queue_microtask(fn)
   if loop.embedded and not is_running then native.raise() end
 end
 
---- Waits until `waitable.settled`; `waitable.waiters` is the list of wake tokens. Returns `loop.WAKE` then, or else what
---- the coroutine was resumed with by somebody else.
+--- Waits until `waitable.settled`; `waitable.waiters` is the list of wake tokens. Returns `loop.WAKE` then, or else
+--- what the coroutine was resumed with by somebody else.
 function loop.wait(waitable)
   if waitable.settled then return WAKE end
   local co = running_coroutine()

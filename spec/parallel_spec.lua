@@ -187,7 +187,7 @@ describe("what crosses", function()
     end
     local results = {
       await(run(function(fn, n)
-        return base + offset.by, factorial(5), fn(n), _G == getfenv and nil or type(string.format) -- luacheck: ignore 113
+        return base + offset.by, factorial(5), fn(n), type(string.format)
       end, function(n)
         return n * base
       end, 4)),
@@ -222,7 +222,7 @@ describe("what cannot cross is refused with its path", function()
     { "C function", "argument #2: a C function", { nothing, print } },
     { "C function to run", "argument #1: a C function", { print } },
     { "in tables", "argument #2.handlers[3]: userdata", { nothing, { handlers = { 1, 2, io.stdout } } } },
-    { "odd keys", 'argument #2["a b"][true][0.5]: userdata', { nothing, { ["a b"] = { [true] = { [0.5] = io.stdout } } } } },
+    { "odd keys", 'argument #2["a b"][true]: userdata', { nothing, { ["a b"] = { [true] = io.stdout } } } },
     { "as a key", "argument #2, a key: userdata", { nothing, { [io.stdout] = 1 } } },
     { "metatables", "argument #2.object: a table with a metatable", { nothing, { object = setmetatable({}, {}) } } },
   }) do

@@ -71,10 +71,22 @@ function child.library()
   return "lib" .. _VERSION:lower():gsub(" ", "") .. ".so.0"
 end
 
+--- The host program, built if it is not there yet.
+local function host()
+  local path = "build/host"
+  local file = io.open(path, "rb")
+  if file then
+    file:close()
+  else
+    os.execute("make -s " .. path)
+  end
+  return path
+end
+
 --- Runs a script in the host (`spec/host/host.c`): in so many states one after the other, on so many threads at once.
 function child.host(source, states, threads)
   local path = child.write(source)
-  local result = child.command({ "build/host", child.library(), path, states or 1, threads or 1 })
+  local result = child.command({ host(), child.library(), path, states or 1, threads or 1 })
   os.remove(path)
   return result
 end

@@ -1,5 +1,5 @@
--- Virtual time for specs: `virtual.setup(before_each, after_each)` in a describe block makes its tests run on a paused clock, and checks that
--- each leaves nothing behind.
+-- Virtual time for specs: `virtual.setup(before_each, after_each)` in a describe block makes its tests run on a paused
+-- clock, and checks that each leaves nothing behind.
 
 local scheduler = require("scheduler")
 

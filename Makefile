@@ -10,6 +10,9 @@ module  = build/$(1)/scheduler.so
 # The module's interpreters find it in front of any that is installed.
 with_module = env -u LUA_CPATH_5_2 -u LUA_CPATH_5_3 -u LUA_CPATH_5_4 LUA_CPATH="$(TREE)/build/$(1)/?.so;;"
 
+# A new cycle begins as soon as one has ended, also in the processes that specs start.
+aggressive_gc = collectgarbage('setpause', 0)
+
 .PHONY: help demo test test-rust test-gc build lint bench clean setup $(LUAS:%=test-%) $(LUAS:%=gc-%)
 
 help: ## this list
@@ -37,7 +40,7 @@ test-gc: setup $(LUAS:%=gc-%) ## all specs with the collector at its most aggres
 
 $(LUAS:%=gc-%): gc-%: build/%/scheduler.so build/host
 	@echo "== $*, aggressive collector"
-	@$(call with_module,$*) SCHEDULER_SPEC_GC=1 $* spec/run.lua $(BUSTED)
+	@$(call with_module,$*) LUA_INIT="$(aggressive_gc)" $* spec/run.lua $(BUSTED)
 
 build: $(call module,$(LUA)) ## the module for one interpreter, into build/$(LUA)
 

@@ -112,6 +112,29 @@ describe("a job", function()
     end)))
   end)
 
+  it("may wait for jobs of its own, also when all workers do", function()
+    local function sum(depth)
+      if depth == 0 then return 1 end
+      local inner = require("scheduler")
+      local jobs = {}
+      for i = 1, 3 do
+        jobs[i] = inner.parallel.run(sum, depth - 1)
+      end
+      local total = 0
+      for i = 1, 3 do
+        total = total + inner.await(jobs[i])
+      end
+      return total
+    end
+    local jobs = {}
+    for i = 1, 4 do
+      jobs[i] = run(sum, 3)
+    end
+    for i = 1, 4 do
+      assert.are.equal(27, await(jobs[i]))
+    end
+  end)
+
   it("that waits for what will never come fails instead of hanging", function()
     local ok, err = pcall(await, run(coroutine.yield and function()
       coroutine.yield()

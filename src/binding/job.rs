@@ -31,6 +31,14 @@ pub fn workers() -> usize {
     POOL.get().map_or(0, Pool::workers)
 }
 
+/// Parks the Lua thread. In a worker, while its job waits for jobs of its own, another worker takes its place.
+pub fn park(vm: &Vm) -> std::io::Result<()> {
+    match vm.is_worker.get() && vm.jobs_in_flight() > 0 {
+        true => pool().while_blocked(|| vm.park()),
+        false => vm.park(),
+    }
+}
+
 pub fn add(natives: &Natives, transfer: &Rc<Transfer>) -> Result<()> {
     let sender =
         Sender { transfer: Rc::clone(transfer), package: package(natives.lua)?, environment: RefCell::default() };

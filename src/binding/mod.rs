@@ -47,6 +47,7 @@ struct Loaded {
     /// Runs a job, in a worker: see `lua/worker.lua`.
     run_job: Function,
     transfer: Rc<Transfer>,
+    vm: Rc<Vm>,
 }
 
 fn load(lua: &Lua) -> Result<Loaded> {
@@ -64,9 +65,9 @@ fn load(lua: &Lua) -> Result<Loaded> {
         chunk(lua, &name, source)?.call::<mlua::Value>(arguments)
     })?;
     let init = chunk(lua, "init.lua", include_str!("../../lua/init.lua"))?;
-    let (module, run_job): (Table, Function) = init.call((natives.table, load_part))?;
+    let (module, run_job): (Table, Function) = init.call((&natives.table, load_part))?;
     lua.set_named_registry_value(REGISTRY_NAME, &module)?;
-    Ok(Loaded { module, run_job, transfer })
+    Ok(Loaded { module, run_job, transfer, vm: natives.vm })
 }
 
 fn chunk(lua: &Lua, name: &str, source: &str) -> Result<Function> {

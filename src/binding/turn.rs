@@ -4,7 +4,7 @@ use std::io::Write;
 
 use mlua::{LuaString, Result, Table};
 
-use super::Natives;
+use super::{Natives, job};
 use crate::engine::clock::NANOS_PER_MS;
 use crate::engine::{Delay, Id, Work};
 use crate::vm::Vm;
@@ -29,7 +29,7 @@ pub fn add(natives: &Natives) -> Result<()> {
     natives.add("stop", |_, vm, ()| vm.engine.borrow_mut().stop())?;
     natives.add("is_stopped", |_, vm, ()| vm.engine.borrow().is_stopped())?;
     natives.add("is_alive", |_, vm, ()| vm.is_alive())?;
-    natives.add("park", |_, vm, ()| vm.park().err().map(|error| error.to_string()))?;
+    natives.add("park", |_, vm, ()| job::park(vm).err().map(|error| error.to_string()))?;
     natives.add("poll_again", |_, vm, has_microtasks: bool| {
         vm.arm_descriptor();
         let wait_ms = match has_microtasks {
@@ -86,6 +86,6 @@ fn stats(table: Table, vm: &Vm) -> Result<Table> {
     table.raw_set("tasks_resumed", counters.tasks_resumed)?;
     table.raw_set("jobs_pending", vm.jobs_in_flight())?;
     table.raw_set("jobs_sent", vm.jobs_sent())?;
-    table.raw_set("workers", super::job::workers())?;
+    table.raw_set("workers", job::workers())?;
     Ok(table)
 }

@@ -27,7 +27,8 @@ pub fn make_executor() -> std::result::Result<Box<dyn Executor>, String> {
 impl WorkerVm {
     fn new() -> Result<Self> {
         let lua = new_state();
-        let Loaded { run_job, transfer, .. } = load(&lua)?;
+        let Loaded { run_job, transfer, vm, .. } = load(&lua)?;
+        vm.is_worker.set(true);
         lua.preload_module("scheduler", lua.create_function(|lua, ()| open(lua))?)?;
         Ok(WorkerVm { lua, run_job, transfer })
     }

@@ -32,6 +32,8 @@ pub struct Vm {
     pub engine: RefCell<Engine>,
     /// Where timers were set.
     pub origins: RefCell<Origins>,
+    /// Whether the state is a worker's.
+    pub is_worker: Cell<bool>,
     process: RefCell<Process>,
     /// Completions that were taken from the queue and not handed to Lua yet.
     taken: RefCell<VecDeque<Completion>>,
@@ -69,6 +71,7 @@ impl Vm {
         Vm {
             engine: RefCell::default(),
             origins: RefCell::default(),
+            is_worker: Cell::new(false),
             process: RefCell::new(Process::new()),
             taken: RefCell::default(),
             fired: Cell::default(),

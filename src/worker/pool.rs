@@ -32,6 +32,8 @@ pub struct Pool {
 struct Shared {
     jobs: Receiver<Job>,
     workers: AtomicUsize,
+    /// Workers whose job waits for other jobs: others take their place, or jobs that wait for jobs could take up all.
+    blocked: AtomicUsize,
     /// Jobs that are queued or run. Counted by who submits, so that one which a worker is just taking is not missed.
     in_flight: AtomicUsize,
 }
@@ -40,7 +42,8 @@ impl Pool {
     /// A pool of up to `size` workers, none of which is started yet.
     pub fn new(size: usize, make_executor: MakeExecutor) -> Self {
         let (queue, jobs) = unbounded();
-        let shared = Shared { jobs, workers: AtomicUsize::new(0), in_flight: AtomicUsize::new(0) };
+        let shared =
+            Shared { jobs, workers: AtomicUsize::new(0), blocked: AtomicUsize::new(0), in_flight: AtomicUsize::new(0) };
         Pool { size, make_executor, queue, shared: Arc::new(shared) }
     }
 
@@ -65,7 +68,7 @@ impl Pool {
     /// Starts a worker if there are more jobs than workers. One worker is enough to go on.
     fn grow(&self, in_flight: usize) -> io::Result<()> {
         let workers = self.workers();
-        if workers >= in_flight.min(self.size) {
+        if workers >= in_flight.min(self.limit()) {
             return Ok(());
         }
         match self.start_worker() {
@@ -74,11 +77,25 @@ impl Pool {
         }
     }
 
+    /// Runs `wait` on a worker's thread, while its job waits for other jobs.
+    pub fn while_blocked<T>(&self, wait: impl FnOnce() -> T) -> T {
+        self.shared.blocked.fetch_add(1, Ordering::SeqCst);
+        // If no thread can be started, the jobs wait for a worker that gets free.
+        let _ = self.grow(self.shared.in_flight.load(Ordering::SeqCst));
+        let waited = wait();
+        self.shared.blocked.fetch_sub(1, Ordering::SeqCst);
+        waited
+    }
+
+    fn limit(&self) -> usize {
+        self.size + self.shared.blocked.load(Ordering::SeqCst)
+    }
+
     fn start_worker(&self) -> io::Result<()> {
         let number = self.shared.workers.fetch_add(1, Ordering::SeqCst) + 1;
-        let (shared, make_executor) = (Arc::clone(&self.shared), self.make_executor);
+        let (shared, size, make_executor) = (Arc::clone(&self.shared), self.size, self.make_executor);
         let thread = thread::Builder::new().name(format!("scheduler-{number}")).stack_size(STACK_SIZE);
-        let started = with_signals_blocked(|| thread.spawn(move || shared.work(make_executor)));
+        let started = with_signals_blocked(|| thread.spawn(move || shared.work(size, make_executor)));
         if started.is_err() {
             self.shared.workers.fetch_sub(1, Ordering::SeqCst);
         }
@@ -88,7 +105,7 @@ impl Pool {
 
 impl Shared {
     /// The life of a worker.
-    fn work(&self, make_executor: MakeExecutor) {
+    fn work(&self, size: usize, make_executor: MakeExecutor) {
         let mut executor = None;
         for (request, reply) in &self.jobs {
             let outcome = reply.is_wanted().then(|| run(&mut executor, make_executor, &request));
@@ -98,7 +115,17 @@ impl Shared {
                 // Dropped, the reply says that the job was lost, to whoever still listens.
                 Some(None) | None => drop(reply),
             }
+            if self.is_surplus(size) {
+                return;
+            }
         }
+    }
+
+    /// Counts the calling worker out if there are more than there should be, now that others are not blocked any more.
+    fn is_surplus(&self, size: usize) -> bool {
+        let limit = size + self.blocked.load(Ordering::SeqCst);
+        let fewer = |workers: usize| (workers > limit).then(|| workers - 1);
+        self.workers.fetch_update(Ordering::SeqCst, Ordering::SeqCst, fewer).is_ok()
     }
 }
 
@@ -167,6 +194,19 @@ mod tests {
             assert!(matches!(outcome, Outcome::Failed(Failure { kind: "lost", .. })));
         }
         assert_eq!(outcomes(&pool, &[b"live"]), [Outcome::Done(b"live".to_vec())]);
+    }
+
+    #[test]
+    fn a_blocked_worker_is_stood_in_for() {
+        let pool = Pool::new(1, || Ok(Box::new(Echo)));
+        let outcome = pool.while_blocked(|| outcomes(&pool, &[b"one", b"two"]));
+        assert_eq!(outcome, [Outcome::Done(b"one".to_vec()), Outcome::Done(b"two".to_vec())]);
+        assert_eq!(pool.workers(), 2);
+        while pool.workers() > 1 {
+            outcomes(&pool, &[b"one more"]);
+        }
+        outcomes(&pool, &[b"the last one stays"]);
+        assert_eq!(pool.workers(), 1);
     }
 
     #[test]

@@ -56,7 +56,7 @@ build/host: spec/host/host.c
 lint: ## rustfmt, clippy, luacheck
 	@.ci/setup lint
 	cargo fmt --check
-	cargo clippy --locked --quiet --all-targets -- -D warnings
+	cargo clippy --locked --quiet --tests -- -D warnings
 	cargo clippy --locked --quiet --features lua54 --target-dir target/clippy -- -D warnings
 	luacheck --quiet .
 

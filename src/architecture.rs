@@ -1,7 +1,7 @@
 //! The rules of the architecture, as tests: who may import whom, and where `unsafe` may stand.
 
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 /// The layers from bottom to top; each may import those before it, and itself.
 const LAYERS: [&str; 5] = ["engine", "runtime", "worker", "vm", "binding"];
@@ -35,7 +35,7 @@ fn sources() -> Vec<(String, String)> {
     found
 }
 
-fn name_of(root: &Path, path: &PathBuf) -> String {
+fn name_of(root: &Path, path: &Path) -> String {
     path.strip_prefix(root).unwrap().to_string_lossy().replace('\\', "/")
 }
 

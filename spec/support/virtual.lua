@@ -10,6 +10,12 @@ function virtual.advance(ms)
   scheduler.clock.advance(ms / 1000)
 end
 
+--- Milliseconds since `start`, to the microsecond: the clock counts nanoseconds, which a float of milliseconds shows
+--- with a rounding error.
+function virtual.since(start)
+  return math.floor((scheduler.now() - start) * 1000 + 0.5) / 1000
+end
+
 function virtual.setup(before_each, after_each)
   before_each(function()
     scheduler.clock.pause()

@@ -55,7 +55,8 @@ describe("an uncaught error", function()
     for i, err in ipairs(errors) do
       sources[i] = tonumber(err[3]:match(":(%d+)$"))
     end
-    assert.are.same({ lines[3], lines[1], lines[2], lines[4], lines[5] }, sources)
+    table.sort(sources)
+    assert.are.same(lines, sources)
   end)
 
   it("names the place of a callback that had waited", function()

@@ -28,7 +28,9 @@ impl Signal {
     pub fn raise(&self) {
         if !self.0.raised.swap(true, Ordering::SeqCst) {
             // It cannot be full, and the reader lives as long as the VM: a failure means that nobody waits any more.
-            let _ = (&self.0.writer).write(&[1]);
+            if (&self.0.writer).write(&[1]).is_err() {
+                self.0.raised.store(false, Ordering::SeqCst);
+            }
         }
     }
 }
@@ -63,8 +65,14 @@ impl WakeDescriptor {
     }
 
     /// Sets the deadline at which it becomes readable; `None`: at none.
+    ///
+    /// The task is told of every deadline, also of one that it had before: it may have raised the descriptor for that
+    /// already, and waits for another one since.
     pub fn set_deadline(&self, deadline: Option<Instant>) {
-        self.deadline.send_if_modified(|current| std::mem::replace(current, deadline) != deadline);
+        self.deadline.send_if_modified(|current| {
+            let former = std::mem::replace(current, deadline);
+            former.is_some() || deadline.is_some()
+        });
     }
 
     /// Makes it unreadable.
@@ -73,10 +81,14 @@ impl WakeDescriptor {
     /// while the mark says that there is one, and nothing would be written ever after. Work that was announced in
     /// between is found by whoever looks for it after this.
     pub fn clear(&self) {
-        if self.signal.0.raised.load(Ordering::SeqCst) {
-            let mut byte = [0];
-            while (&self.reader).read(&mut byte).is_err_and(|error| error.kind() == ErrorKind::Interrupted) {}
-            self.signal.0.raised.store(false, Ordering::SeqCst);
+        let raised = &self.signal.0.raised;
+        while raised.load(Ordering::SeqCst) {
+            match (&self.reader).read(&mut [0]) {
+                // The mark is there and its byte is about to be.
+                Err(error) if error.kind() == ErrorKind::WouldBlock => std::thread::yield_now(),
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                _ => raised.store(false, Ordering::SeqCst),
+            }
         }
     }
 }
@@ -134,6 +146,16 @@ mod tests {
         descriptor.signal().raise();
         descriptor.signal().raise();
         assert!(becomes_readable(&descriptor));
+    }
+
+    #[test]
+    fn a_deadline_that_was_met_may_be_set_again() {
+        let descriptor = WakeDescriptor::new().unwrap();
+        let deadline = Instant::now();
+        for _ in 0..100 {
+            descriptor.set_deadline(Some(deadline));
+            assert!(becomes_readable(&descriptor));
+        }
     }
 
     #[test]

@@ -163,8 +163,8 @@ function scheduler.setTimeout(fn, ms, ...) end
 ---@return scheduler.TimerId
 function scheduler.setInterval(fn, ms, ...) end
 
----Calls `fn(...)` in the next turn, after due timers and ready coroutines; first in first out (Node, where one that is
----set in a timer's callback still runs in the same turn).
+---Calls `fn(...)` after the due timers and ready coroutines of the turn; first in first out. One that is set in an
+---immediate runs in the next turn (Node).
 ---
 ---Raises if `fn` cannot be called.
 ---@param fn scheduler.Callable

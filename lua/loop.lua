@@ -5,7 +5,7 @@
 -- crosses none, and each callback costs one call into the engine.
 --
 -- Callbacks run in a recycled coroutine, the runner. It runs one callback after the other until one of them waits:
--- from then on it belongs to that callback, and the driver goes on with another runner.
+-- from then on it belongs to that callback and ends with it, and the driver goes on with another runner.
 
 local native, compat, check, errors = ...
 
@@ -24,12 +24,10 @@ local is_alive, is_stopped, park = native.is_alive, native.is_stopped, native.pa
 local ONCE, INTERVAL, TASK = native.ONCE, native.INTERVAL, native.TASK
 local MICROTASKS = 0
 
--- What a runner yields to the driver: with HAND_OVER the work that is not for it, with IDLE that its callback ended.
-local HAND_OVER, IDLE = {}, {}
+-- What a runner yields to the driver, with the work that is not for it, and what the driver resumes it with.
+local HAND_OVER, DRIVE = {}, {}
 -- What a coroutine is resumed with when what it waits for has come. Anything else was passed by whoever resumed it.
 local WAKE = {}
--- How many runners are kept when many callbacks have waited at once.
-local IDLE_RUNNERS = 64
 
 local loop = {
   --- The callback of each timer and immediate, by slot.
@@ -60,7 +58,7 @@ local microtasks, first_microtask, last_microtask, microtasks_run = {}, 1, 0, 0
 
 -- The runner that drives the callbacks now, and what it runs: for the report of its error.
 local active, current_kind, current = nil, nil, nil
-local idle_runners = {}
+local idle_runner
 
 --- Names what the active runner is at.
 local function current_source()
@@ -88,8 +86,15 @@ local function run_interval(slot, me)
   if active ~= me and waiting[slot] == me then waiting[slot] = nil end
 end
 
---- The body of a runner. As soon as `active` is another one, the callback has waited, and the driver with it.
-local function runner(kind, slot)
+--- What the driver resumed a runner with. A program may have kept the coroutine and resume it by hand: to no effect.
+local function driven(drive, ...)
+  if drive == DRIVE then return ... end
+  return driven(yield())
+end
+
+--- The body of a runner. If `active` is another one after a callback, then the callback has waited: it had the
+--- coroutine for itself since, and the driver has gone on with another.
+local function runner(_, kind, slot)
   local me = running_coroutine()
   while true do
     repeat
@@ -103,18 +108,10 @@ local function runner(kind, slot)
         run_interval(slot, me)
       end
       if active == me and first_microtask <= last_microtask then run_microtasks(me) end
-      if active ~= me then break end
+      if active ~= me then return end
       kind, slot = next_work()
     until kind ~= ONCE and kind ~= INTERVAL
-    if active == me then
-      kind, slot = yield(HAND_OVER, kind, slot)
-    else
-      local count = #idle_runners
-      if count >= IDLE_RUNNERS then return IDLE end
-      idle_runners[count + 1] = me
-      sources[me] = nil
-      kind, slot = yield(IDLE)
-    end
+    kind, slot = driven(yield(HAND_OVER, kind, slot))
   end
 end
 
@@ -122,7 +119,7 @@ end
 local function after_runner(co, ok, what, kind, slot)
   active = nil
   if ok and what == HAND_OVER then
-    idle_runners[#idle_runners + 1] = co
+    idle_runner = co
     return kind, slot
   end
   if ok then
@@ -138,11 +135,9 @@ end
 
 --- Runs callbacks, beginning with this work; returns the first work that is none, nil at the end of the turn.
 local function run_callbacks(kind, slot)
-  local count = #idle_runners
-  local co = idle_runners[count]
-  if co then idle_runners[count] = nil else co = create(runner) end
-  active = co
-  return after_runner(co, resume(co, kind, slot))
+  local co = idle_runner or create(runner)
+  idle_runner, active = nil, co
+  return after_runner(co, resume(co, DRIVE, kind, slot))
 end
 
 --- What comes after a coroutine of ours was resumed: its error goes to its outcome record, if somebody reads that.

@@ -523,13 +523,14 @@ describe("an interval", function()
       while scheduler.now() - start < 55 do
         ignore()
       end
+      local late = scheduler.now()
       for _ = 1, 20 do
         scheduler.poll()
       end
       clearTimeout(id)
-      -- The polls take no time to speak of, but on a busy machine another tick may come due.
-      assert.is_true(fired >= expected and fired <= expected + 10, missed .. " fired " .. fired)
-      if missed == "burst" then assert.is_true(fired >= 5) end
+      -- The polls take next to no time; on a busy machine more ticks come due meanwhile.
+      local more = math.floor((scheduler.now() - late) / 10) + 1
+      assert.is_true(fired >= expected and fired <= expected + more, missed .. " fired " .. fired)
     end
   end)
 

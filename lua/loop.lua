@@ -316,10 +316,6 @@ function loop.wake_waiters(waitable)
   end
 end
 
-function loop.is_running()
-  return is_running
-end
-
 function loop.microtask_count()
   return last_microtask - first_microtask + 1, microtasks_run
 end

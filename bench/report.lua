@@ -42,16 +42,24 @@ end
 local function describe(suite, target, unit)
   local sign = target.at_least and "≥" or "≤"
   local bound = target.at_least or target.at_most
-  if target.peer then return ("%s %g × %s"):format(sign, bound, target.peer) end
+  local plus = target.plus and " + " .. show(suite, target.plus, unit) or ""
+  if target.peer then return ("%s %g × %s%s"):format(sign, bound, target.peer, plus) end
   local form = suite.units[unit]
   return (("%s %g %s"):format(sign, bound * form.scale, form.label):gsub(" $", ""))
 end
 
 --- The target that the row of this peer is about: a ratio stands beside the peer, an absolute one beside scheduler.
-local function target_of(workload, name, peer)
+local function target_of(workload, interpreter, name, peer)
   for _, target in ipairs(workload.targets) do
-    if target.measurement == name and (target.peer or "scheduler") == peer then return target end
+    local here = (target.interpreter or interpreter) == interpreter
+    if here and target.measurement == name and (target.peer or "scheduler") == peer then return target end
   end
+end
+
+--- What a target bounds: scheduler's figure, or how many times the peer's `value` it is, without what is granted.
+local function judged(target, ours, value)
+  if not target or not target.peer then return ours end
+  return ours and value and (ours - (target.plus or 0)) / value
 end
 
 local Table = {}
@@ -71,8 +79,8 @@ function Table:row(interpreter, name, peer)
   local value, unit = median(outcome, name), outcome.units[name]
   local ours = median(self.results[interpreter].scheduler, name)
   local ratio = ours and value and peer ~= "scheduler" and ours / value or nil
-  local target = self.targeted and target_of(self.workload, name, peer)
-  local bound, met = self:judge(target, peer == "scheduler" and value or ratio, unit)
+  local target = self.targeted and target_of(self.workload, interpreter, name, peer)
+  local bound, met = self:judge(target, judged(target, ours, value), unit)
   if not value then return end
   local shown_ratio = ratio and ("%.2f"):format(ratio) or ""
   local spread = range(self.suite, outcome.samples[name], unit)

@@ -16,7 +16,7 @@ suite.peers = {
   luv = { module = "luv", version = [["libuv " .. m.version_string()]] },
   cqueues = { module = "cqueues", version = "m.VERSION" },
   copas = { module = "copas", version = "m._VERSION" },
-  raw = { module = "luv", version = [["luv.new_thread, libuv " .. m.version_string()]] },
+  raw = { module = "luv", version = [["coroutines alone; threads of libuv " .. m.version_string()]] },
   node = { command = "node" },
 }
 
@@ -25,12 +25,14 @@ suite.units = {
   ["ops/s"] = { label = "M ops/s", scale = 1e-6, format = "%.2f" },
   ms = { label = "ms", scale = 1, format = "%.3f" },
   s = { label = "s", scale = 1, format = "%.3f" },
+  B = { label = "B", scale = 1, format = "%.0f" },
   ratio = { label = "", scale = 1, format = "%.4f" },
   x = { label = "×", scale = 1, format = "%.2f" },
 }
 
 --- `measurements` names what is shown of the figures that a script prints. A target bounds scheduler's median:
---- `at_least` or `at_most` so many times that of `peer`, or without a peer the figure itself, in its own unit.
+--- `at_least` or `at_most` so many times that of `peer`, `plus` so much if that is given; or without a peer the figure
+--- itself, in its own unit. It holds in every interpreter, or in the `interpreter` that it names.
 suite.workloads = {
   {
     name = "timers_create",
@@ -77,6 +79,38 @@ suite.workloads = {
       { measurement = "late_p50", peer = "luv", at_most = 1 },
       { measurement = "late_p99", peer = "luv", at_most = 1 },
       { measurement = "cpu", peer = "luv", at_most = 1 },
+    },
+  },
+  {
+    name = "switch",
+    title = "Switch",
+    what = "Two tasks give way to each other 1,000,000 times each. `raw` is a queue written in Lua, without a loop.",
+    peers = { "scheduler", "luv", "cqueues", "copas", "raw", "node" },
+    measurements = { "switch" },
+    targets = { { measurement = "switch", peer = "luv", at_least = 1.4 } },
+  },
+  {
+    name = "spawn",
+    title = "Spawn",
+    what = "1,000,000 tasks that only add one to a counter are created and run. `raw` is a coroutine for each.",
+    peers = { "scheduler", "cqueues", "copas", "raw", "node" },
+    measurements = { "spawn" },
+    targets = {
+      { measurement = "spawn", peer = "cqueues", at_least = 6 },
+      { measurement = "spawn", peer = "node", at_least = 1 },
+    },
+  },
+  {
+    name = "sleepers",
+    title = "Sleepers",
+    what = "1,000,000 coroutines each sleep once, for 0 to 999 ms (copas: 100,000). `wall` is how long that takes, "
+      .. "`bytes` the memory for each while all sleep. `raw` has coroutines that are suspended, and do not sleep.",
+    peers = { "scheduler", "luv", "cqueues", "copas", "raw", "node" },
+    measurements = { "wall", "bytes" },
+    targets = {
+      { measurement = "wall", interpreter = "lua5.4", at_most = 2.6 },
+      { measurement = "wall", interpreter = "luajit", at_most = 2 },
+      { measurement = "bytes", peer = "raw", at_most = 1, plus = 150 },
     },
   },
   {

@@ -1,23 +1,64 @@
--- Errors for bad arguments, in the form that Lua's own functions give them, at the line that made the call.
+-- Errors for bad arguments, in the form that Lua's own functions give them, at the line of the program that made the
+-- call.
 
 local compat = ...
 
-local error, type = error, type
-local check = {}
+local error, floor, pairs, tostring, type = error, math.floor, pairs, tostring, type
+local check = { caller = compat.caller, is_callable = compat.is_callable }
 
 local function kind_of(value)
   return value ~= value and "NaN" or type(value)
 end
 
---- Raises at the caller of the function that calls this, or at another `level` counted from here.
-function check.bad_argument(position, name, expected, value, level)
-  error(("bad argument #%d to '%s' (%s expected, got %s)"):format(position, name, expected, kind_of(value)), level or 3)
+--- Raises a message at the line of the program that called the module.
+function check.raise(message)
+  local caller = compat.caller()
+  error(caller and caller .. ": " .. message or message, 0)
 end
 
-function check.callable(value, position, name, level)
-  if type(value) ~= "function" and not compat.is_callable(value) then
-    error(("bad argument #%d to '%s' (function expected, got %s)"):format(position, name, type(value)), level or 3)
+local raise = check.raise
+
+function check.bad_argument(position, name, expected, value)
+  raise(("bad argument #%d to '%s' (%s expected, got %s)"):format(position, name, expected, kind_of(value)))
+end
+
+local bad_argument = check.bad_argument
+
+function check.callable(value, position, name)
+  if type(value) == "function" or compat.is_callable(value) then return end
+  bad_argument(position, name, "function", value)
+end
+
+--- Seconds to wait at the most; nil is no limit.
+function check.timeout(value, position, name)
+  if value == nil or type(value) == "number" and value == value then return end
+  bad_argument(position, name, "number", value)
+end
+
+--- A whole number, at least `least`, that may be infinite.
+function check.count(value, least, position, name)
+  if type(value) ~= "number" or value ~= value or value < least or floor(value) ~= value then
+    local got = type(value) == "number" and tostring(value) or type(value)
+    local expected = ("whole number of at least %d expected, got %s"):format(least, got)
+    raise(("bad argument #%d to '%s' (%s)"):format(position, name, expected))
   end
+end
+
+--- A table of options of which only these are known, each with the type that it must have.
+function check.options(options, known, position, name)
+  if options == nil then return {} end
+  if type(options) ~= "table" then bad_argument(position, name, "table", options) end
+  for key, value in pairs(options) do
+    local expected = known[key]
+    local is_right = type(value) == expected and value == value or expected == "function" and compat.is_callable(value)
+    if not expected then
+      raise(("bad argument #%d to '%s' (unknown option '%s')"):format(position, name, tostring(key)))
+    elseif not is_right then
+      local message = "bad argument #%d to '%s' (option '%s': %s expected, got %s)"
+      raise(message:format(position, name, key, expected, kind_of(value)))
+    end
+  end
+  return options
 end
 
 return check

@@ -20,7 +20,7 @@ end
 local function settle()
   for _ = 1, TURNS_AT_ONE_MOMENT do
     loop.turn()
-    if not loop.has_microtasks() and not native.is_due() then return end
+    if not loop.has_work() and not native.is_due() then return end
   end
   error("the scheduler finds no end of work at one moment of virtual time", 0)
 end
@@ -35,10 +35,10 @@ end
 function clock.advance(seconds)
   if type(seconds) ~= "number" then check.bad_argument(1, "advance", "number", seconds) end
   if not (seconds >= 0 and seconds < math.huge) then
-    error("bad argument #1 to 'advance' (a finite number of seconds, not negative, expected)", 2)
+    check.raise("bad argument #1 to 'advance' (a finite number of seconds, not negative, expected)")
   end
   loop.refuse_nesting()
-  if not native.clock_set_target(seconds) then error("the clock is not paused", 2) end
+  if not native.clock_set_target(seconds) then check.raise("the clock is not paused") end
   loop.while_running(advance)
 end
 

@@ -6,7 +6,11 @@ local compat = {}
 local debug = debug or {}
 local getinfo = debug.getinfo
 local getmetatable = debug.getmetatable or getmetatable
-local rawget, select, type = rawget, select, type
+local rawget, select, setmetatable, type = rawget, select, setmetatable, type
+local sub = string.sub
+
+-- What the names of the module's own chunks begin with.
+local OWN_CHUNKS = "=[scheduler]"
 
 compat.unpack = table.unpack or unpack
 
@@ -27,27 +31,77 @@ compat.isyieldable = coroutine.isyieldable or function()
   return true
 end
 
---- Whether `co` is fresh or suspended in a call of `fn`, which called `coroutine.yield`. Needed where Lua cannot tell
---- beforehand that a yield is going to fail: the wait that was registered for it must not wake the coroutine from a
---- later yield of the user's own.
-if coroutine.isyieldable or not getinfo then
-  function compat.is_suspended_in()
-    return true
+--- Whether Lua tells beforehand that a coroutine cannot yield. If not, the wait that was registered for it must not
+--- wake it from a later yield of the user's own.
+compat.tells_yieldable = coroutine.isyieldable ~= nil
+
+--- The value of a local variable of a suspended or failed coroutine, in its function at `level` if that is among
+--- `functions`.
+local getlocal = debug.getlocal
+local function local_at(co, level, functions, name)
+  local info = getinfo(co, level, "f")
+  if not info or not functions[info.func] then return nil end
+  local index = 1
+  repeat
+    local found, value = getlocal(co, level, index)
+    if found == name then return value end
+    index = index + 1
+  until found == nil
+end
+
+--- The same for the function that called `coroutine.yield`.
+function compat.yielders_local(co, functions, name)
+  return getinfo and local_at(co, 1, functions, name)
+end
+
+--- The same for the function that a coroutine began with.
+function compat.first_local(co, functions, name)
+  local level = 0
+  if not getinfo or not getinfo(co, 0, "f") then return nil end
+  while getinfo(co, level + 1, "f") do
+    level = level + 1
   end
-else
-  function compat.is_suspended_in(co, fn)
-    local info = getinfo(co, 1, "f")
-    if info == nil then return getinfo(co, 0, "f") == nil end
-    return info.func == fn
-  end
+  return local_at(co, level, functions, name)
 end
 
 --- The traceback of a coroutine that failed; its pending `<close>` variables are closed after that (5.4 and later).
 local traceback, close = debug.traceback, coroutine.close
+compat.close = close
 function compat.traceback_and_close(co)
   local text = traceback and traceback(co) or ""
   if close then close(co) end
   return text
+end
+
+--- Keeps the outcome of a coroutine that has ended for as long as the coroutine is reachable, and no longer, even if
+--- the outcome refers to the coroutine. Where a table with weak keys would keep such a pair for ever (5.1, LuaJIT), the
+--- coroutine can hold a table itself: its environment, which it does not need any more. One that was cancelled may
+--- still run there.
+local outcomes = setmetatable({}, { __mode = "k" })
+local getfenv, setfenv = debug.getfenv, debug.setfenv
+if setfenv then
+  local marked = {}
+  function compat.keep_outcome(co, outcome)
+    if outcome.cancelled then
+      outcomes[co] = outcome
+    else
+      setfenv(co, setmetatable(outcome, marked))
+    end
+  end
+
+  function compat.outcome_of(co)
+    local environment = getfenv(co)
+    if getmetatable(environment) == marked then return environment end
+    return outcomes[co]
+  end
+else
+  function compat.keep_outcome(co, outcome)
+    outcomes[co] = outcome
+  end
+
+  function compat.outcome_of(co)
+    return outcomes[co]
+  end
 end
 
 function compat.is_callable(value)
@@ -56,15 +110,16 @@ function compat.is_callable(value)
   return type(metatable) == "table" and rawget(metatable, "__call") ~= nil
 end
 
---- "file:line" of the caller at `level`, or of the Lua function nearest above it.
-function compat.where(level)
-  if not getinfo then return "?" end
-  for at = level + 1, level + 5 do
-    local info = getinfo(at, "Sl")
-    if not info then break end
-    if info.currentline > 0 then return info.short_src .. ":" .. info.currentline end
+--- "file:line" of the program's function that runs: the module's own are passed over. Nil if there is none near.
+function compat.caller()
+  if not getinfo then return nil end
+  for level = 2, 12 do
+    local info = getinfo(level, "Sl")
+    if not info then return nil end
+    if info.currentline > 0 and sub(info.source, 1, #OWN_CHUNKS) ~= OWN_CHUNKS then
+      return info.short_src .. ":" .. info.currentline
+    end
   end
-  return "?"
 end
 
 --- Where a function was defined.

@@ -1,12 +1,28 @@
--- Where uncaught errors go: one handler, and what it does if the program gives none.
+-- Errors: the objects that the module raises where a program may want to tell them apart, and where uncaught errors
+-- go: one handler, and what it does if the program gives none.
 
-local native, compat = ...
+local native, compat, check = ...
 
-local error, find, pcall, tostring, type = error, string.find, pcall, tostring, type
+local find, pcall, setmetatable, tostring, type = string.find, pcall, setmetatable, tostring, type
 local write_stderr = native.write_stderr
 
 local errors = { reported = 0 }
 local handler
+
+local Error = { __name = "scheduler.error" }
+Error.__index = Error
+
+function Error:__tostring()
+  if not self.traceback or self.traceback == "" then return self.message end
+  return self.message .. "\n" .. self.traceback
+end
+
+--- An error object, by its kind; `fields` are what else it tells.
+function errors.new(kind, message, fields)
+  local err = fields or {}
+  err.kind, err.message = kind, message
+  return setmetatable(err, Error)
+end
 
 --- An error value in words, whatever it is: `__tostring` may be missing, or fail.
 local function describe(err)
@@ -37,9 +53,7 @@ function errors.report(err, traceback, source)
 end
 
 function errors.on_error(new)
-  if new ~= nil and not compat.is_callable(new) then
-    error(("bad argument #1 to 'on_error' (function or nil expected, got %s)"):format(type(new)), 2)
-  end
+  if new ~= nil and not compat.is_callable(new) then check.bad_argument(1, "on_error", "function or nil", new) end
   local former = handler
   handler = new
   return former

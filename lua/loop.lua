@@ -1,82 +1,78 @@
--- The loop: turns, the coroutines that callbacks run in, microtasks, waiting.
+-- The loop: turns, the coroutines that callbacks run in, microtasks.
 --
--- The engine says what is to run next (`native.next_work`), this file runs it. So every resumption and every call of
--- a callback happens from Lua: no native frame lies between `run` and a callback, an error or an `os.exit` in one
--- crosses none, and each callback costs one call into the engine.
+-- The engine says which timer is due (`native.next_work`), the queues of coroutines and microtasks are kept here. Every
+-- resumption and every call of a callback happens from Lua: no native frame lies between `run` and a callback, an error
+-- or an `os.exit` in one crosses none, and each callback costs one call into the engine, each task none.
 --
 -- Callbacks run in a recycled coroutine, the runner. It runs one callback after the other until one of them waits:
 -- from then on it belongs to that callback and ends with it, and the driver goes on with another runner.
 
-local native, compat, check, errors = ...
+local native, compat, check, fifo, wait, outcome = ...
 
 local error, ipairs, pairs, pcall, setmetatable, type = error, ipairs, pairs, pcall, setmetatable, type
 local create, resume, status, yield = coroutine.create, coroutine.resume, coroutine.status, coroutine.yield
-local running_coroutine, isyieldable, is_suspended_in = compat.running, compat.isyieldable, compat.is_suspended_in
-local pack, unpack = compat.pack, compat.unpack
-local traceback_and_close = compat.traceback_and_close
-local report = errors.report
+local running_coroutine = compat.running
+local is_empty, took = fifo.is_empty, fifo.took
+local unpack = compat.unpack
 
-local begin_turn, end_turn, next_work = native.begin_turn, native.end_turn, native.next_work
-local next_completion, register, wake, release = native.next_completion, native.register, native.wake, native.release
-local is_alive, is_stopped, park = native.is_alive, native.is_stopped, native.park
+local begin_turn, next_work, is_out_of_time = native.begin_turn, native.next_work, native.is_out_of_time
+local microtasks, token_of = wait.microtasks, wait.token_of
+local begin_tasks, has_ready, has_adrift = wait.begin_turn, wait.has_ready, outcome.has_adrift
+local failed, came_back = outcome.failed, outcome.came_back
+local MAIN, WAKE, RAISE, QUEUED, pending = wait.MAIN, wait.WAKE, wait.RAISE, wait.QUEUED, wait.pending
 
 -- The kinds of work that `next_work` names; MICROTASKS is ours: nothing but the microtasks.
-local ONCE, INTERVAL, TASK = native.ONCE, native.INTERVAL, native.TASK
+local ONCE, INTERVAL, SLEEPER = native.ONCE, native.INTERVAL, native.WAKE
 local MICROTASKS = 0
+
+-- Tasks that are resumed in one turn at the most, of those that are ready and of those that are deferred. What is left
+-- over comes first in the next turn.
+local TASKS_PER_TURN = 10000
 
 -- What a runner yields to the driver, with the work that is not for it, and what the driver resumes it with.
 local HAND_OVER, DRIVE = {}, {}
--- What a coroutine is resumed with when what it waits for has come. Anything else was passed by whoever resumed it.
-local WAKE = {}
 
 local loop = {
-  --- The callback of each timer and immediate, by slot.
-  callbacks = {},
+  --- The callback of each timer and immediate, and the coroutine of each sleeper, by slot.
+  callbacks = native.callbacks,
   --- Intervals (by slot) that fire although their last callback still waits.
   overlapping = {},
   --- The coroutine in which the callback of an interval (by slot) still waits.
   waiting = setmetatable({}, { __mode = "v" }),
-  --- What our calls make a coroutine yield to whoever resumed it.
-  pending = setmetatable({}, {
-    __tostring = function()
-      return "scheduler.pending"
-    end,
-  }),
-  --- Whether a descriptor tells a host's loop when we have work.
-  embedded = false,
+  --- Whether immediates were set that have not had their part of a turn.
+  has_immediates = false,
 }
 
-local callbacks, overlapping, waiting, pending = loop.callbacks, loop.overlapping, loop.waiting, loop.pending
+local callbacks, overlapping, waiting = loop.callbacks, loop.overlapping, loop.waiting
 
-local is_running = false
-local suspended = {} -- the coroutine of each registered wait, by slot
-local sources = setmetatable({}, { __mode = "k" }) -- what a suspended coroutine is, for the report of its error
-local tasks = setmetatable({}, { __mode = "k" }) -- the outcome record of a task, by its coroutine
+local deferred = fifo.new()
+local stopped = false -- since the running turn began, or the last one
+local is_bounded = false -- whether the turn is bounded in time
 
--- Microtasks: first in first out.
-local microtasks, first_microtask, last_microtask, microtasks_run = {}, 1, 0, 0
+local microtasks_run = 0
 
 -- The runner that drives the callbacks now, and what it runs: for the report of its error.
 local active, current_kind, current = nil, nil, nil
 local idle_runner
 
---- Names what the active runner is at.
-local function current_source()
+--- Names what the active runner is at, as origins are named.
+local function current_origin()
   if current_kind == MICROTASKS then return "a microtask defined at " .. compat.defined_at(current) end
-  return native.source()
+  return native.fired_origin()
 end
 
 local function run_microtasks(me)
-  while first_microtask <= last_microtask do
-    local fn = microtasks[first_microtask]
-    microtasks[first_microtask] = nil
-    first_microtask = first_microtask + 1
+  local batch, first = fifo.batch(microtasks)
+  while batch do
+    local fn = batch[first]
+    batch[first] = nil
+    fifo.took(microtasks, first + 1)
     microtasks_run = microtasks_run + 1
     current_kind, current = MICROTASKS, fn
     fn()
     if active ~= me then return end
+    batch, first = fifo.batch(microtasks)
   end
-  first_microtask, last_microtask = 1, 0
 end
 
 local function run_interval(slot, me)
@@ -107,7 +103,7 @@ local function runner(_, kind, slot)
         current_kind, current = INTERVAL, slot
         run_interval(slot, me)
       end
-      if active == me and first_microtask <= last_microtask then run_microtasks(me) end
+      if active == me and not is_empty(microtasks) then run_microtasks(me) end
       if active ~= me then return end
       kind, slot = next_work()
     until kind ~= ONCE and kind ~= INTERVAL
@@ -122,43 +118,138 @@ local function after_runner(co, ok, what, kind, slot)
     idle_runner = co
     return kind, slot
   end
+  outcome.origins[co] = current_origin()
   if ok then
     -- The callback waits, or yielded of its own accord: the coroutine is the callback's until it has ended.
-    sources[co] = current_source()
     if current_kind == INTERVAL then waiting[current] = co end
   else
-    local source = current_source()
-    report(what, traceback_and_close(co), source)
+    failed(co, what)
   end
   return MICROTASKS
 end
 
---- Runs callbacks, beginning with this work; returns the first work that is none, nil at the end of the turn.
+--- Runs callbacks, beginning with this work; returns the first work that is none, nil when the engine has no more.
 local function run_callbacks(kind, slot)
   local co = idle_runner or create(runner)
   idle_runner, active = nil, co
   return after_runner(co, resume(co, DRIVE, kind, slot))
 end
 
---- What comes after a coroutine of ours was resumed: its error goes to its outcome record, if somebody reads that.
-local function after_resume(co, ok, err)
-  if ok then return end
-  local traceback, source, outcome = traceback_and_close(co), sources[co] or "a coroutine", tasks[co]
-  if outcome then
-    outcome.settled, outcome.failed, outcome.err, outcome.traceback = true, true, err, traceback
+--- What comes after a coroutine was resumed.
+local function after_resume(co, ok, what, ...)
+  if ok and what == pending then return end
+  if ok then came_back(co, what, ...) else failed(co, what) end
+end
+
+wait.after_resume = after_resume
+
+--- Resumes a queued coroutine. Where Lua does not tell beforehand whether a yield works, it may be elsewhere.
+function wait.resume_queued(co)
+  if compat.tells_yieldable or token_of(co) == QUEUED then after_resume(co, resume(co, WAKE)) end
+end
+
+--- Resumes a coroutine that is parked in a yield of its own, or fresh, as it was scheduled to be.
+local function resume_parked(co, args)
+  if status(co) == "suspended" then after_resume(co, resume(co, unpack(args, 1, args.n))) end
+end
+
+--- Resumes the coroutine of a node, unless it has gone on.
+function wait.resume_node(node)
+  local co = node.co
+  if not co then return end
+  if co == MAIN then
+    wait.wake_main()
+  elseif node.args then
+    node.co = false
+    resume_parked(co, node.args)
+  elseif node.is_interrupted then
+    node.co = false
+    after_resume(co, resume(co, RAISE, node.err))
+  elseif compat.tells_yieldable or token_of(co) == node then
+    node.co = false
+    after_resume(co, resume(co, WAKE))
+  else
+    wait.release(node, co)
   end
-  if not outcome or outcome.abandoned then report(err, traceback, source) end
 end
 
---- Yields to whoever resumed this coroutine; the wait is registered by then.
-local function suspend()
-  return yield(pending)
+--- Whether a coroutine waits for a timer that has just fired.
+local function slept(co)
+  local token = token_of(co)
+  return type(token) == "number" and native.slot(token) == nil
 end
 
-local function run_task(slot)
-  local co = suspended[slot]
-  suspended[slot] = nil
-  if status(co) == "suspended" and is_suspended_in(co, suspend) then after_resume(co, resume(co, WAKE)) end
+local function wake_sleeper(slot)
+  local sleeper = callbacks[slot]
+  callbacks[slot] = nil
+  wait.resumed = wait.resumed + 1
+  if type(sleeper) ~= "table" then
+    if compat.tells_yieldable or slept(sleeper) then after_resume(sleeper, resume(sleeper, WAKE)) end
+  elseif sleeper == MAIN then
+    wait.wake_main()
+  else
+    sleeper.timer = nil
+    wait.leave(sleeper)
+    wait.resume_node(sleeper)
+  end
+end
+
+--- Runs callbacks and wakes sleepers, as long as the engine names some.
+local function run_due()
+  local kind, slot = run_callbacks(MICROTASKS)
+  while kind do
+    if kind == SLEEPER then
+      wake_sleeper(slot)
+      if not is_empty(microtasks) then
+        kind, slot = run_callbacks(MICROTASKS)
+      else
+        kind, slot = next_work()
+      end
+    else
+      kind, slot = run_callbacks(kind, slot)
+    end
+  end
+end
+
+function wait.run_microtasks()
+  run_due()
+end
+
+--- Resumes what is ready; returns what is left of the budget.
+local function run_ready(budget)
+  local left = budget
+  while left > 0 and wait.is_ready() and not stopped do
+    if is_bounded and is_out_of_time() then return 0 end
+    left = left - wait.run_ready(is_bounded and 1 or left)
+  end
+  return stopped and 0 or left
+end
+
+--- Resumes what is deferred; returns what is left of the budget.
+local function run_deferred(budget)
+  local left = budget
+  local batch, first = fifo.batch(deferred)
+  while batch and left > 0 do
+    if stopped or is_bounded and is_out_of_time() then return 0 end
+    left = left - 1
+    local node = batch[first]
+    batch[first] = nil
+    took(deferred, first + 1)
+    wait.resumed = wait.resumed + 1
+    wait.resume_node(node)
+    if microtasks.coming.last > 0 then run_due() end
+    batch, first = fifo.batch(deferred)
+  end
+  return left
+end
+
+--- Resumes what is ready, then what is deferred, and again, since each may make more of the other.
+local function run_tasks()
+  local for_ready, for_deferred = TASKS_PER_TURN, TASKS_PER_TURN
+  repeat
+    for_ready = run_ready(for_ready)
+    for_deferred = run_deferred(for_deferred)
+  until for_ready == 0 or for_deferred == 0 or not wait.is_ready() and is_empty(deferred)
 end
 
 local function settle_completion(number, ...)
@@ -167,26 +258,32 @@ local function settle_completion(number, ...)
   return true
 end
 
---- One turn: what is due and ready by now.
-local function turn(budget)
-  local last_lost = begin_turn(budget)
+local function take_completions()
+  local last_lost = native.take_lost_jobs()
   if last_lost then loop.forked(last_lost) end
-  while settle_completion(next_completion()) do end
-  local kind, slot = MICROTASKS, nil
-  while kind do
-    if kind == TASK then
-      run_task(slot)
-      kind, slot = MICROTASKS, nil
-    else
-      kind, slot = run_callbacks(kind, slot)
-    end
-  end
-  end_turn()
-  loop.report_unobserved()
+  while settle_completion(native.next_completion()) do end
 end
 
-local function has_microtasks()
-  return first_microtask <= last_microtask
+--- One turn: what is due and ready by now.
+local function turn(budget_ms)
+  local now, has_callbacks, has_completions = begin_turn(budget_ms)
+  stopped, is_bounded = false, budget_ms ~= nil
+  begin_tasks(now)
+  if has_completions then take_completions() end
+  if has_callbacks or not is_empty(microtasks) then run_due() end
+  if not stopped then run_tasks() end
+  if (has_callbacks or loop.has_immediates) and not stopped then
+    loop.has_immediates = false
+    native.begin_immediates()
+    run_due()
+  end
+  if has_adrift() then outcome.look_for_lost() end
+  if loop.report_unobserved then loop.report_unobserved() end
+end
+
+--- Whether something is queued for the next turn, on this side of the engine.
+local function has_work()
+  return has_ready() or not is_empty(deferred) or not is_empty(microtasks)
 end
 
 local function is_never_done()
@@ -197,10 +294,10 @@ end
 local function turns(is_done)
   repeat
     turn()
-    if is_stopped() or is_done() then return end
-    if not has_microtasks() then
-      if not is_alive() then return end
-      local failure = park()
+    if stopped or is_done() then return end
+    if not has_work() then
+      if not native.is_alive() then return end
+      local failure = native.park()
       if failure then error("scheduler cannot park: " .. failure, 0) end
     end
   until false
@@ -209,60 +306,50 @@ end
 --- Runs `drive(...)`, which turns the loop, and marks the loop as running meanwhile. The `pcall` is a try/finally: what
 --- reaches it comes from outside of any callback (an interrupt of the host's, say), and goes on.
 local function while_running(drive, ...)
-  is_running = true
+  wait.is_running = true
   local ok, err = pcall(drive, ...)
-  is_running = false
-  if not ok then
-    end_turn()
-    error(err, 0)
-  end
+  wait.is_running = false
+  native.end_turn()
+  if not ok then error(err, 0) end
 end
 
 local function refuse_nesting()
-  if is_running then error("scheduler is already running", 3) end
+  if wait.is_running then check.raise("scheduler is already running") end
 end
 
---- Makes `fn(...)` a task that starts in the next turn; returns its outcome record. The task may be resumed by other
---- code as well, so it notes its results itself; its error then goes to that code.
-function loop.start(fn, source, ...)
-  local args, outcome = pack(...), {}
-  local co = create(function()
-    outcome.results = pack(fn(unpack(args, 1, args.n)))
-    outcome.settled = true
-  end)
-  outcome.co, tasks[co], sources[co] = co, outcome, source
-  local token, slot = register()
-  suspended[slot] = co
-  wake(token)
-  return outcome
+--- The outcome of the task that was given to `run`, if it has ended.
+local function finish_main(co)
+  local result = outcome.of(co)
+  if result then return outcome.unwrap(result) end
+  -- A later `run` may go on with it, but has nobody to give its error to.
+  outcome.unwatch(co)
+  if not stopped then check.raise("the function given to 'run' waits, and nothing is left that could wake it") end
 end
 
 function loop.run(main, ...)
   if main ~= nil then check.callable(main, 1, "run") end
   refuse_nesting()
-  local outcome = main ~= nil and loop.start(main, "the main task", ...)
+  local co = main ~= nil and loop.start(main, "the main task", ...)
   while_running(turns, is_never_done)
-  if not is_stopped() then loop.report_unobserved("all") end
-  if not outcome then return end
-  if outcome.failed then error(outcome.err, 0) end
-  if outcome.settled then return unpack(outcome.results, 1, outcome.results.n) end
-  -- A later `run` may go on with it, but has nobody to give its error to.
-  outcome.abandoned = true
-  if not is_stopped() then error("the function given to 'run' " .. loop.why_unsettled(outcome), 2) end
+  if not stopped and loop.report_unobserved then loop.report_unobserved("all") end
+  if co then return finish_main(co) end
 end
 
---- Why an outcome is still open when the loop has come to its end.
-function loop.why_unsettled(outcome)
-  if status(outcome.co) == "dead" then return "failed where other code had resumed it" end
-  return "waits, and nothing is left that could wake it"
-end
-
---- Turns the loop until `waitable.settled` (or its task is dead all the same), whatever else is left.
-function loop.run_until_settled(waitable)
-  local co = waitable.co
+--- Turns the loop until a task that was started with `loop.start` has ended, whatever else is left.
+function loop.run_until_ended(co)
   while_running(turns, function()
-    return waitable.settled or co and status(co) == "dead"
+    return outcome.of(co)
   end)
+end
+
+--- Turns the loop until the main thread, which waits, is woken.
+function wait.turn_main()
+  while_running(turns, function()
+    return not wait.is_main_waiting()
+  end)
+  if not wait.is_main_waiting() then return WAKE end
+  wait.release_main()
+  check.raise(stopped and "the scheduler was stopped" or "nothing is left that could end this wait")
 end
 
 function loop.poll(budget_ms)
@@ -271,67 +358,52 @@ function loop.poll(budget_ms)
   end
   refuse_nesting()
   while_running(turn, budget_ms)
-  if has_microtasks() then native.raise() end
-  return native.poll_again(has_microtasks())
+  local is_busy = has_work()
+  if is_busy then native.raise() end
+  return native.poll_again(is_busy)
+end
+
+function loop.stop()
+  stopped = true
+  wait.stop_ready()
+  native.stop()
 end
 
 function loop.queue_microtask(fn)
-  last_microtask = last_microtask + 1
-  microtasks[last_microtask] = fn
-  if loop.embedded and not is_running then native.raise() end
+  fifo.push(microtasks, fn)
+  wait.tell_host()
 end
 
---- Waits until `waitable.settled`; `waitable.waiters` is the list of wake tokens. Returns `loop.WAKE` then, or else
---- what the coroutine was resumed with by somebody else.
-function loop.wait(waitable)
-  if waitable.settled then return WAKE end
-  local co = running_coroutine()
-  if co == nil then
-    if is_running then error("cannot wait on the main thread while the scheduler is running", 3) end
-    loop.run_until_settled(waitable)
-    if waitable.settled then return WAKE end
-    error(is_stopped() and "the scheduler was stopped" or "nothing is left that could end this wait", 3)
-  end
-  if not isyieldable() then error("cannot wait here: the coroutine cannot yield across a C call", 3) end
-  local token, slot = register()
-  suspended[slot] = co
-  waitable.waiters[#waitable.waiters + 1] = token
-  return loop.resumed(token, slot, suspend())
+--- Queues a node to be resumed after what is ready.
+function loop.defer(node)
+  fifo.push(deferred, node)
+  wait.tell_host()
 end
 
-function loop.resumed(token, slot, ...)
-  if (...) ~= WAKE then
-    suspended[slot] = nil
-    release(token)
-  end
-  return ...
-end
-
---- Wakes who waits for `waitable`, which is settled now.
-function loop.wake_waiters(waitable)
-  local waiters = waitable.waiters
-  waitable.waiters = {}
-  for i = 1, #waiters do
-    wake(waiters[i])
-  end
+--- From now on a descriptor tells a host's loop when we have work.
+function loop.embed()
+  wait.embed()
+  if has_work() then native.raise() end
 end
 
 function loop.microtask_count()
-  return last_microtask - first_microtask + 1, microtasks_run
+  return fifo.length(microtasks), microtasks_run
 end
 
 --- Drops all that is scheduled: what a job leaves behind must not run into the next one.
 function loop.discard()
   native.discard()
-  for _, slots in ipairs({ callbacks, overlapping, waiting, suspended, microtasks }) do
+  for _, slots in ipairs({ callbacks, overlapping, waiting }) do
     for slot in pairs(slots) do
       slots[slot] = nil
     end
   end
-  first_microtask, last_microtask = 1, 0
+  fifo.clear(microtasks)
+  fifo.clear(deferred)
+  wait.discard()
 end
 
-loop.WAKE, loop.turn, loop.has_microtasks = WAKE, turn, has_microtasks
+loop.turn, loop.has_work, loop.after_resume = turn, has_work, after_resume
 loop.refuse_nesting, loop.while_running = refuse_nesting, while_running
 
 return loop

@@ -1,10 +1,10 @@
 -- Jobs: functions that run in worker VMs, on all cores.
 
-local native, compat, check, errors, loop = ...
+local native, compat, check, errors, wait, waiters, loop = ...
 
 local error, ipairs, next, pairs, setmetatable, type = error, ipairs, next, pairs, setmetatable, type
 local pack, unpack = compat.pack, compat.unpack
-local wait, WAKE = loop.wait, loop.WAKE
+local WAKE = wait.WAKE
 
 local parallel = {}
 local jobs = {} -- those in flight, by number
@@ -16,15 +16,6 @@ Job.__index = Job
 
 function Job:__tostring()
   return ("job %d (%s)"):format(self.number, not self.settled and "pending" or self.err and "failed" or "done")
-end
-
---- What a job fails with: an object, so that nothing of the error is lost on the way.
-local JobError = { __name = "scheduler.error" }
-JobError.__index = JobError
-
-function JobError:__tostring()
-  if self.traceback == "" then return self.message end
-  return self.message .. "\n" .. self.traceback
 end
 
 local function result(job)
@@ -42,23 +33,23 @@ end
 
 --- `await` for a job.
 function Job:await()
-  return finish(self, wait(self))
+  if self.settled then return result(self) end
+  return finish(self, waiters.wait(self.waiters, nil, {}))
 end
 
 function parallel.run(fn, ...)
   if type(fn) ~= "function" then check.bad_argument(1, "run", "function", fn) end
   local number, failure = native.submit(fn, ...)
-  if not number then error(failure, 2) end
-  local job = setmetatable({ number = number, waiters = {}, origin = compat.where(2) }, Job)
+  if not number then check.raise(failure) end
+  local job = setmetatable({ number = number, waiters = waiters.new(), origin = compat.caller() or "?" }, Job)
   jobs[number] = job
   return job
 end
 
 local function fail(job, kind, message, traceback, value)
-  local err = setmetatable({ kind = kind, message = message, traceback = traceback, value = value }, JobError)
-  err.origin = job.origin
+  local err = errors.new(kind, message, { traceback = traceback, value = value, origin = job.origin })
   job.err = err
-  if #job.waiters == 0 then
+  if not job.waiters.first then
     unobserved[job.number], handles[job.number] = err, job
   end
 end
@@ -70,7 +61,7 @@ function parallel.settle(number, ok, ...)
   if not job then return end
   if ok then job.results = pack(...) else fail(job, ...) end
   job.settled = true
-  loop.wake_waiters(job)
+  waiters.wake_all(job.waiters)
 end
 
 --- Reports failed jobs that were never awaited: those that were collected, or, when the loop ends, all.
@@ -94,5 +85,7 @@ function parallel.forked(last)
     parallel.settle(number, false, "lost", "the job was lost: this process was forked while it was in flight", "")
   end
 end
+
+loop.settle, loop.forked, loop.report_unobserved = parallel.settle, parallel.forked, parallel.report_unobserved
 
 return parallel

@@ -2,7 +2,7 @@
 
 local native, compat, check, loop = ...
 
-local error, select, type = error, select, type
+local select, type = select, type
 local pack, unpack = compat.pack, compat.unpack
 local callbacks, overlapping, waiting = loop.callbacks, loop.overlapping, loop.waiting
 local set_timeout, set_interval, set_immediate = native.set_timeout, native.set_interval, native.set_immediate
@@ -28,17 +28,17 @@ local function bind(fn, count, ...)
   end
 end
 
---- Where the raw functions hand over to these, the user's call is one level further up.
+--- What the raw functions leave to Lua: further arguments, callable tables, mistakes.
 local function set_slowly(fn, ms, ...)
-  check.callable(fn, 1, "setTimeout", 4)
+  check.callable(fn, 1, "setTimeout")
   local id, slot, count = set_timeout(ms, ...)
-  if not id then check.bad_argument(2, "setTimeout", "number", ms, 4) end
+  if not id then check.bad_argument(2, "setTimeout", "number", ms) end
   callbacks[slot] = count == 0 and fn or bind(fn, count, ...)
   return id
 end
 
 local function clear_slowly(id)
-  check.bad_argument(1, "clearTimeout", "number", id, 4)
+  check.bad_argument(1, "clearTimeout", "number", id)
 end
 
 timer.setTimeout, timer.clearTimeout =
@@ -53,10 +53,10 @@ local function interval_options(options)
   if type(options) ~= "table" then return options, "skip", false end
   local missed = options.missed == nil and "skip" or options.missed
   if not missed_modes[missed] then
-    error("bad argument #2 to 'setInterval' (field 'missed' must be \"skip\", \"burst\" or \"delay\")", 3)
+    check.raise("bad argument #2 to 'setInterval' (field 'missed' must be \"skip\", \"burst\" or \"delay\")")
   end
   if type(options.ms) ~= "number" or options.ms ~= options.ms then
-    error("bad argument #2 to 'setInterval' (field 'ms' must be a number and not NaN)", 3)
+    check.raise("bad argument #2 to 'setInterval' (field 'ms' must be a number and not NaN)")
   end
   return options.ms, missed, options.overlap
 end
@@ -75,6 +75,7 @@ function timer.setImmediate(fn, ...)
   if type(fn) ~= "function" then check.callable(fn, 1, "setImmediate") end
   local id, slot, count = set_immediate(...)
   callbacks[slot] = count == 0 and fn or bind(fn, count, ...)
+  loop.has_immediates = true
   return id
 end
 
@@ -85,7 +86,7 @@ function timer.queueMicrotask(fn, ...)
 end
 
 local function check_id(id, name)
-  if type(id) ~= "number" then check.bad_argument(1, name, "number", id, 4) end
+  if type(id) ~= "number" then check.bad_argument(1, name, "number", id) end
 end
 
 function timer.ref(id)

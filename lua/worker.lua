@@ -1,17 +1,20 @@
 -- Runs one job in a worker VM.
 
-local errors, loop, compat = ...
+local compat, errors, outcome, loop = ...
 
 local unpack = compat.unpack
 
 --- Runs `fn(...)` as a task, until it has ended. Returns true and its results, or false, the error in words, the
 --- traceback and the error itself.
 return function(fn, ...)
-  local outcome = loop.start(fn, "a job", ...)
-  loop.run_until_settled(outcome)
+  local co = loop.start(fn, "a job", ...)
+  loop.run_until_ended(co)
+  local result = outcome.of(co)
   loop.discard()
   errors.on_error(nil)
-  if outcome.failed then return false, errors.describe(outcome.err), outcome.traceback, outcome.err end
-  if not outcome.settled then return false, "the job " .. loop.why_unsettled(outcome), "", nil end
-  return true, unpack(outcome.results, 1, outcome.results.n)
+  if not result then return false, "the job waits, and nothing is left that could wake it", "", nil end
+  if result.failed or result.cancelled then
+    return false, errors.describe(result.err), result.traceback or "", result.err
+  end
+  return true, unpack(result, 1, result.n)
 end

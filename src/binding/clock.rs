@@ -9,7 +9,7 @@ pub fn add(natives: &Natives) -> Result<()> {
     natives.add("clock_pause", |_, vm, ()| vm.engine.borrow_mut().clock.pause())?;
     natives.add("clock_resume", |_, vm, ()| vm.engine.borrow_mut().clock.resume())?;
     natives.add("clock_set_target", |_, vm, seconds: f64| {
-        let Delay::After(ahead) = Delay::from_ms(seconds * 1e3) else { return false };
+        let Delay::After(ahead) = Delay::from_seconds(seconds) else { return false };
         vm.engine.borrow_mut().clock.set_target(ahead)
     })?;
     natives.add("clock_step", |_, vm, ()| vm.engine.borrow_mut().step_clock())?;

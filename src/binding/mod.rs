@@ -22,14 +22,26 @@ use crate::vm::transfer::Transfer;
 const REGISTRY_NAME: &str = "scheduler.module";
 
 /// The Lua parts of the module, by their file names in `lua/`.
-const PARTS: [(&str, &str); 8] = [
+const PARTS: [(&str, &str); 20] = [
     ("check.lua", include_str!("../../lua/check.lua")),
     ("clock.lua", include_str!("../../lua/clock.lua")),
     ("compat.lua", include_str!("../../lua/compat.lua")),
+    ("coroutine.lua", include_str!("../../lua/coroutine.lua")),
     ("errors.lua", include_str!("../../lua/errors.lua")),
+    ("event.lua", include_str!("../../lua/event.lua")),
+    ("execute_tasks.lua", include_str!("../../lua/execute_tasks.lua")),
+    ("fifo.lua", include_str!("../../lua/fifo.lua")),
     ("loop.lua", include_str!("../../lua/loop.lua")),
+    ("mutex.lua", include_str!("../../lua/mutex.lua")),
+    ("outcome.lua", include_str!("../../lua/outcome.lua")),
     ("parallel.lua", include_str!("../../lua/parallel.lua")),
+    ("queue.lua", include_str!("../../lua/queue.lua")),
+    ("scope.lua", include_str!("../../lua/scope.lua")),
+    ("semaphore.lua", include_str!("../../lua/semaphore.lua")),
+    ("task.lua", include_str!("../../lua/task.lua")),
     ("timer.lua", include_str!("../../lua/timer.lua")),
+    ("wait.lua", include_str!("../../lua/wait.lua")),
+    ("waiters.lua", include_str!("../../lua/waiters.lua")),
     ("worker.lua", include_str!("../../lua/worker.lua")),
 ];
 
@@ -59,7 +71,9 @@ fn load(lua: &Lua) -> Result<Loaded> {
     clock::add(&natives)?;
     job::add(&natives, &transfer)?;
     raw::guard_functions(lua, &natives.vm, &natives.table)?;
-    natives.table.raw_set("next_work", raw::next_work_function(lua, &natives.vm)?)?;
+    let callbacks = lua.create_table()?;
+    raw::turn::add_functions(lua, &natives.vm, &natives.table, &callbacks)?;
+    natives.table.raw_set("callbacks", callbacks)?;
     let load_part = lua.create_function(|lua, (name, arguments): (String, mlua::MultiValue)| {
         let (_, source) = PARTS.iter().find(|(part, _)| *part == name).ok_or_else(|| mlua::Error::runtime(&name))?;
         chunk(lua, &name, source)?.call::<mlua::Value>(arguments)
@@ -71,7 +85,7 @@ fn load(lua: &Lua) -> Result<Loaded> {
 }
 
 fn chunk(lua: &Lua, name: &str, source: &str) -> Result<Function> {
-    lua.load(source).set_name(format!("@scheduler/{name}")).into_function()
+    lua.load(source).set_name(format!("=[scheduler]/{name}")).into_function()
 }
 
 /// The table of natives that is being filled, for one VM.

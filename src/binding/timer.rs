@@ -4,10 +4,10 @@ use std::rc::Rc;
 
 use mlua::{Function, Lua, MultiValue, Result, Table, Value};
 
-use super::raw::TimerTables;
-use super::{Natives, raw};
+use super::Natives;
+use super::raw::timer::{TimerTables, timer_functions};
 use crate::engine::clock::NANOS_PER_MS;
-use crate::engine::{Delay, Id, Missed, Repeat};
+use crate::engine::{Delay, Id, Missed, Origin, Repeat};
 use crate::vm::Vm;
 
 /// Where the user's code is on the stack, past the native function, its guard and the Lua function that called it; in
@@ -33,7 +33,7 @@ pub fn add(natives: &Natives) -> Result<()> {
         set(lua, vm, Some(Delay::Immediate), Repeat::Once, arguments.len())
     })?;
     let vm = Rc::clone(&natives.vm);
-    let timer_functions =
+    let functions =
         natives.lua.create_function(
             move |lua,
                   (callbacks, overlapping, waiting, slow_set, slow_clear): (
@@ -43,10 +43,17 @@ pub fn add(natives: &Natives) -> Result<()> {
                 Function,
                 Function,
             )| {
-                raw::timer_functions(lua, &vm, TimerTables { callbacks, overlapping, waiting }, slow_set, slow_clear)
+                timer_functions(lua, &vm, TimerTables { callbacks, overlapping, waiting }, slow_set, slow_clear)
             },
         )?;
-    natives.table.raw_set("timer_functions", timer_functions)?;
+    natives.table.raw_set("timer_functions", functions)?;
+    natives.add("set_wake", |_, vm, seconds: f64| {
+        let (id, slot) = vm.set_timer(Delay::from_seconds(seconds), Repeat::Wake, Origin::default());
+        (id.0, slot.0 + 1)
+    })?;
+    natives
+        .add("clear", |_, vm, id: u64| vm.engine.borrow_mut().timers.clear(Id(id)).map(|cleared| cleared.slot.0 + 1))?;
+    natives.add("slot", |_, vm, id: u64| vm.engine.borrow().timers.slot(Id(id)).map(|slot| slot.0 + 1))?;
     natives.add("set_ref", |_, vm, (id, referenced): (Value, bool)| {
         if let Some(id) = id_of(&id) {
             vm.engine.borrow_mut().timers.set_referenced(id, referenced);

@@ -1,4 +1,4 @@
-//! Natives of the loop: turns, waits, parking, counters.
+//! Natives of the loop: turns, parking, counters.
 
 use std::io::Write;
 
@@ -6,37 +6,33 @@ use mlua::{LuaString, Result, Table};
 
 use super::{Natives, job};
 use crate::engine::clock::NANOS_PER_MS;
-use crate::engine::{Delay, Id, Work};
+use crate::engine::{Origin, Work};
 use crate::vm::Vm;
 
 /// The kinds of work, as `lua/loop.lua` knows them.
 const ONCE: i64 = 1;
 const INTERVAL: i64 = 2;
-const TASK: i64 = 3;
+const WAKE: i64 = 3;
 
 pub fn add(natives: &Natives) -> Result<()> {
     natives.table.raw_set("ONCE", ONCE)?;
     natives.table.raw_set("INTERVAL", INTERVAL)?;
-    natives.table.raw_set("TASK", TASK)?;
+    natives.table.raw_set("WAKE", WAKE)?;
 
-    natives.add("begin_turn", |_, vm, budget_ms: Option<f64>| {
-        vm.begin_turn(budget_ms.map(|ms| match Delay::from_ms(ms) {
-            Delay::After(budget) => budget,
-            _ => u64::MAX,
-        }))
-    })?;
+    natives.add("take_lost_jobs", |_, vm, ()| vm.take_lost_jobs())?;
+    natives.add("begin_immediates", |_, vm, ()| vm.engine.borrow_mut().begin_immediates())?;
+    natives.add("is_out_of_time", |_, vm, ()| vm.engine.borrow_mut().is_out_of_time())?;
     natives.add("end_turn", |_, vm, ()| vm.engine.borrow_mut().end_turn())?;
     natives.add("stop", |_, vm, ()| vm.engine.borrow_mut().stop())?;
-    natives.add("is_stopped", |_, vm, ()| vm.engine.borrow().is_stopped())?;
     natives.add("is_alive", |_, vm, ()| vm.is_alive())?;
     natives.add("park", |_, vm, ()| job::park(vm).err().map(|error| error.to_string()))?;
-    natives.add("poll_again", |_, vm, has_microtasks: bool| {
+    natives.add("poll_again", |_, vm, has_work: bool| {
         vm.arm_descriptor();
-        let wait_ms = match has_microtasks {
+        let wait_ms = match has_work {
             true => Some(0.0),
             false => vm.time_to_next_turn().map(|wait| wait.as_secs_f64() * 1e3),
         };
-        (has_microtasks || vm.is_alive(), wait_ms)
+        (has_work || vm.is_alive(), wait_ms)
     })?;
     natives.add("fd", |_, vm, ()| match vm.descriptor() {
         Ok(descriptor) => (Some(descriptor), None),
@@ -44,18 +40,11 @@ pub fn add(natives: &Natives) -> Result<()> {
     })?;
     natives.add("raise", |_, vm, ()| vm.raise_descriptor())?;
     natives.add("now", |_, vm, ()| vm.engine.borrow().now() as f64 / NANOS_PER_MS as f64)?;
+    natives.add("time", |_, vm, ()| vm.engine.borrow().clock.now() as f64)?;
     natives.add("discard", |_, vm, ()| vm.discard())?;
 
-    natives.add("register", |_, vm, ()| {
-        let (token, slot) = vm.engine.borrow_mut().waits.register();
-        (token.0, slot.0 + 1)
-    })?;
-    natives.add("wake", |_, vm, token: u64| vm.engine.borrow_mut().waits.wake(Id(token)))?;
-    natives.add("release", |_, vm, token: u64| {
-        vm.engine.borrow_mut().waits.release(Id(token));
-    })?;
-
-    natives.add("source", |_, vm, ()| vm.describe_fired())?;
+    natives.add("fired_origin", |_, vm, ()| vm.fired().0 as f64)?;
+    natives.add("describe", |_, vm, origin: f64| vm.origins.borrow().describe(Origin(origin as u64)))?;
     natives.add("write_stderr", |_, _, text: LuaString| {
         // There is nobody to tell that the message could not be written.
         let _ = std::io::stderr().lock().write_all(&text.as_bytes());
@@ -71,7 +60,7 @@ pub fn add(natives: &Natives) -> Result<()> {
 pub fn number(work: Work) -> (i64, u32) {
     match work {
         Work::Callback(fired) => (if fired.again { INTERVAL } else { ONCE }, fired.slot.0 + 1),
-        Work::Task(slot) => (TASK, slot.0 + 1),
+        Work::Wake(slot) => (WAKE, slot.0 + 1),
     }
 }
 
@@ -82,8 +71,6 @@ fn stats(table: Table, vm: &Vm) -> Result<Table> {
     table.raw_set("timers_pending", engine.timers.len())?;
     table.raw_set("timers_fired", counters.timers_fired)?;
     table.raw_set("immediates_run", counters.immediates)?;
-    table.raw_set("tasks_waiting", engine.waits.len())?;
-    table.raw_set("tasks_resumed", counters.tasks_resumed)?;
     table.raw_set("jobs_pending", vm.jobs_in_flight())?;
     table.raw_set("jobs_sent", vm.jobs_sent())?;
     table.raw_set("workers", job::workers())?;

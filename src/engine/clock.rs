@@ -8,6 +8,8 @@ pub type Nanos = u64;
 
 /// Nanoseconds in a millisecond, the unit of the JS-style timers.
 pub const NANOS_PER_MS: Nanos = 1_000_000;
+/// Nanoseconds in a second, the unit of everything else.
+pub const NANOS_PER_SECOND: Nanos = 1_000_000_000;
 
 /// The instant that real clocks count from: one for the process, so that all VMs of it agree.
 fn real_now() -> Nanos {

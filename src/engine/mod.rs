@@ -1,4 +1,4 @@
-//! What is due, and in which order: timers, ready tasks, immediates, the clock and the order of a turn.
+//! What is due, and in which order: timers, immediates, the clock and the order of a turn.
 //!
 //! Nothing here knows Lua or tokio. The engine deals in [`Slot`]s: small dense integers under which the layers above
 //! keep the callback or the coroutine. It is driven by one thread and needs no locks.
@@ -8,7 +8,6 @@ pub mod slots;
 pub mod timer;
 pub mod timer_queue;
 pub mod turn;
-pub mod wait;
 
 pub use clock::{Clock, Nanos};
 pub use slots::{Id, Slot};

@@ -2,11 +2,11 @@
 
 use std::collections::VecDeque;
 
-use super::clock::{NANOS_PER_MS, Nanos};
+use super::clock::{NANOS_PER_MS, NANOS_PER_SECOND, Nanos};
 use super::slots::{Id, Slot, Slots};
 use super::timer_queue::{Entry, LATEST, TimerQueue};
 
-/// Where in the Lua program something was set; the layer above gives it a meaning.
+/// Where in the Lua program something was set; the layer above gives it a meaning. Below 2^53, exact in a Lua float.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Origin(pub u64);
 
@@ -25,10 +25,19 @@ impl Delay {
     /// The delay for a number of milliseconds: rounded up to whole nanoseconds, so that nothing fires early; negative
     /// is 0, too large the largest, infinite never. NaN is for the caller to refuse.
     pub fn from_ms(ms: f64) -> Self {
-        match ms == f64::INFINITY {
+        Self::from_units(ms, NANOS_PER_MS)
+    }
+
+    /// The delay for a number of seconds, likewise.
+    pub fn from_seconds(seconds: f64) -> Self {
+        Self::from_units(seconds, NANOS_PER_SECOND)
+    }
+
+    fn from_units(number: f64, unit: Nanos) -> Self {
+        match number == f64::INFINITY {
             true => Delay::Never,
             // The cast saturates on both sides.
-            false => Delay::After((ms * NANOS_PER_MS as f64).ceil() as Nanos),
+            false => Delay::After((number * unit as f64).ceil() as Nanos),
         }
     }
 }
@@ -44,11 +53,13 @@ pub enum Missed {
     Delay,
 }
 
-/// Whether a timer fires again.
+/// How often a timer fires, and for whom.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Repeat {
     /// It fires once.
     Once,
+    /// It fires once, and wakes a coroutine.
+    Wake,
     /// It fires until it is cleared.
     Interval(Missed),
 }
@@ -91,6 +102,8 @@ pub struct Fired {
     pub id: Id,
     /// Whether it stays set, as an interval does.
     pub again: bool,
+    /// Whether it wakes a coroutine, rather than that a callback is called.
+    pub wakes: bool,
     /// Where it was set.
     pub origin: Origin,
 }
@@ -124,6 +137,11 @@ impl Timers {
     /// Whether none is set.
     pub fn is_empty(&self) -> bool {
         self.slots.is_empty()
+    }
+
+    /// The slot that a timer is kept in, if it is set.
+    pub fn slot(&self, id: Id) -> Option<Slot> {
+        self.slots.slot(id)
     }
 
     /// The slot that the next timer is kept in.
@@ -168,7 +186,7 @@ impl Timers {
             self.queued -= 1;
             self.drop_stale_entries();
         }
-        Some(Cleared { slot, is_interval: timer.repeat != Repeat::Once })
+        Some(Cleared { slot, is_interval: matches!(timer.repeat, Repeat::Interval(_)) })
     }
 
     /// Whether the timer keeps the loop while it is pending; `None` if it is not set any more.
@@ -222,25 +240,25 @@ impl Timers {
         if timer.deadline != deadline || timer.queued {
             return None;
         }
-        let origin = timer.origin;
+        let (origin, wakes) = (timer.origin, timer.repeat == Repeat::Wake);
         let again = match timer.repeat {
             Repeat::Interval(missed) => {
                 let next = next_tick(deadline, timer.delay, missed, now);
                 self.arm(id, slot, next);
                 true
             }
-            Repeat::Once => {
+            Repeat::Once | Repeat::Wake => {
                 self.clear(id);
                 false
             }
         };
-        Some(Fired { slot, id, again, origin })
+        Some(Fired { slot, id, again, wakes, origin })
     }
 
     /// Fires an immediate, unless it was cleared since.
     pub fn fire_immediate(&mut self, id: Id) -> Option<Fired> {
         let origin = self.slots.get(id)?.origin;
-        self.clear(id).map(|Cleared { slot, .. }| Fired { slot, id, again: false, origin })
+        self.clear(id).map(|Cleared { slot, .. }| Fired { slot, id, again: false, wakes: false, origin })
     }
 
     fn arm(&mut self, id: Id, slot: Slot, deadline: Nanos) {

@@ -1,10 +1,11 @@
 //! The order of a turn.
 //!
-//! `now` is read → completions (the caller drains them) → due timers → ready tasks → immediates → park. The caller
-//! runs what [`Engine::next_work`] names, one at a time, and drains the microtasks after each.
+//! `now` is read → completions → due timers → ready and deferred tasks → immediates → park. The caller runs what
+//! [`Engine::next_work`] names, one at a time; completions, tasks and microtasks are queued on its side, and it says when
+//! the turn of the immediates has come.
 //!
-//! A turn takes at most so much of each kind ([`TIMERS_PER_TURN`], [`TASKS_PER_TURN`]) that a flood of one leaves room
-//! for the others; what is left over comes first in the next turn.
+//! A turn fires at most [`TIMERS_PER_TURN`] timers, so that a flood of them leaves room for the rest; what is left over
+//! comes first in the next turn.
 
 use std::collections::VecDeque;
 
@@ -12,12 +13,9 @@ use super::clock::{Clock, Nanos};
 use super::slots::{Id, Slot};
 use super::timer::{Delay, Fired, Origin, Repeat, Timers};
 use super::timer_queue::Entry;
-use super::wait::Waits;
 
 /// Timers that fire in one turn at the most.
 pub const TIMERS_PER_TURN: usize = 10_000;
-/// Tasks that are resumed in one turn at the most.
-pub const TASKS_PER_TURN: usize = 10_000;
 /// How many callbacks run between two looks at the clock in a turn that is bounded in time.
 const WORK_PER_CLOCK_CHECK: usize = 16;
 
@@ -26,8 +24,8 @@ const WORK_PER_CLOCK_CHECK: usize = 16;
 pub enum Work {
     /// The callback of a timer or an immediate.
     Callback(Fired),
-    /// The coroutine in this slot goes on.
-    Task(Slot),
+    /// The timer that a coroutine waits for, in this slot, is due.
+    Wake(Slot),
 }
 
 /// What the engine has done since it was made.
@@ -39,16 +37,13 @@ pub struct Counters {
     pub timers_fired: u64,
     /// Immediates that ran.
     pub immediates: u64,
-    /// Coroutines that were woken.
-    pub tasks_resumed: u64,
 }
 
 /// What is left of the budget of the running turn.
 #[derive(Debug, Default)]
 struct Budget {
     timers: usize,
-    tasks: usize,
-    /// Those that are queued when their part of the turn begins; `None` until then.
+    /// Those that were queued when their part of the turn began; `None` until then.
     immediates: Option<usize>,
     /// When the turn has to end, if it is bounded in time.
     ends_at: Option<Nanos>,
@@ -62,8 +57,6 @@ pub struct Engine {
     pub clock: Clock,
     /// Timers and immediates.
     pub timers: Timers,
-    /// Waiting coroutines.
-    pub waits: Waits,
     /// What was done so far.
     pub counters: Counters,
     now: Nanos,
@@ -103,7 +96,6 @@ impl Engine {
         self.timers.take_due(self.now, &mut self.due);
         self.budget = Budget {
             timers: TIMERS_PER_TURN,
-            tasks: TASKS_PER_TURN,
             immediates: None,
             ends_at: budget.map(|budget| self.now.saturating_add(budget)),
             until_clock_check: WORK_PER_CLOCK_CHECK,
@@ -115,7 +107,15 @@ impl Engine {
         if self.stopped || self.is_out_of_time() {
             return None;
         }
-        self.next_timer().or_else(|| self.next_task()).or_else(|| self.next_immediate())
+        match self.budget.immediates {
+            None => self.next_timer(),
+            Some(_) => self.next_immediate(),
+        }
+    }
+
+    /// From here on [`Engine::next_work`] names the immediates that are queued by now, and no timers.
+    pub fn begin_immediates(&mut self) {
+        self.budget.immediates = Some(self.immediates.len());
     }
 
     /// Ends the turn.
@@ -132,7 +132,6 @@ impl Engine {
     pub fn discard(&mut self) {
         self.clock = Clock::new();
         self.timers = Timers::default();
-        self.waits = Waits::default();
         self.due.clear();
         self.immediates.clear();
     }
@@ -149,12 +148,12 @@ impl Engine {
 
     /// Whether a turn that began now would find something to run, the timers aside that become due by then.
     pub fn has_work(&self) -> bool {
-        !self.due.is_empty() || !self.immediates.is_empty() || self.waits.has_ready()
+        !self.due.is_empty() || !self.immediates.is_empty()
     }
 
     /// Whether there is work, or a timer that keeps the loop and that time will make due.
     pub fn is_alive(&self) -> bool {
-        self.waits.has_ready() || self.timers.keep_the_loop() && (self.has_work() || !self.clock.is_paused())
+        self.timers.keep_the_loop() && (self.has_work() || !self.clock.is_paused())
     }
 
     /// When the next turn is needed at the latest; `None` when no timer asks for one. A paused clock's never come.
@@ -191,24 +190,15 @@ impl Engine {
             if let Some(fired) = self.timers.fire(entry, self.now) {
                 self.budget.timers -= 1;
                 self.counters.timers_fired += 1;
-                return Some(Work::Callback(fired));
+                return Some(if fired.wakes { Work::Wake(fired.slot) } else { Work::Callback(fired) });
             }
         }
         None
     }
 
-    fn next_task(&mut self) -> Option<Work> {
-        self.budget.tasks.checked_sub(1)?;
-        let slot = self.waits.next_ready()?;
-        self.budget.tasks -= 1;
-        self.counters.tasks_resumed += 1;
-        Some(Work::Task(slot))
-    }
-
     fn next_immediate(&mut self) -> Option<Work> {
-        let left = self.budget.immediates.get_or_insert(self.immediates.len());
-        while *left > 0 {
-            *left -= 1;
+        while let Some(left) = self.budget.immediates.filter(|left| *left > 0) {
+            self.budget.immediates = Some(left - 1);
             let id = self.immediates.pop_front()?;
             if let Some(fired) = self.timers.fire_immediate(id) {
                 self.counters.immediates += 1;
@@ -218,7 +208,8 @@ impl Engine {
         None
     }
 
-    fn is_out_of_time(&mut self) -> bool {
+    /// Whether the turn is bounded in time and has used it up; to be asked once for each piece of work.
+    pub fn is_out_of_time(&mut self) -> bool {
         let Some(ends_at) = self.budget.ends_at else { return false };
         self.budget.until_clock_check -= 1;
         if self.budget.until_clock_check > 0 {
@@ -261,15 +252,18 @@ mod tests {
     }
 
     #[test]
-    fn a_turn_runs_timers_then_tasks_then_immediates() {
+    fn a_turn_fires_timers_and_wakes_sleepers_in_order_and_then_runs_immediates() {
         let mut engine = paused();
         let last = immediate(&mut engine);
-        let (token, slot) = engine.waits.register();
-        engine.waits.wake(token);
         let first = after(&mut engine, 0);
+        let (_, sleeper) = engine.set_timer(Delay::After(0), Repeat::Wake, Origin::default());
+        let third = after(&mut engine, 0);
         engine.begin_turn(None);
         assert_eq!(callback(engine.next_work()), Some(first));
-        assert_eq!(engine.next_work(), Some(Work::Task(slot)));
+        assert_eq!(engine.next_work(), Some(Work::Wake(sleeper)));
+        assert_eq!(callback(engine.next_work()), Some(third));
+        assert_eq!(engine.next_work(), None);
+        engine.begin_immediates();
         assert_eq!(callback(engine.next_work()), Some(last));
         assert_eq!(engine.next_work(), None);
         assert!(!engine.is_alive());
@@ -282,12 +276,15 @@ mod tests {
         engine.begin_turn(None);
         assert_eq!(callback(engine.next_work()), Some(timer));
         let (again, same_turn) = (after(&mut engine, 0), immediate(&mut engine));
+        assert_eq!(engine.next_work(), None);
+        engine.begin_immediates();
         assert_eq!(callback(engine.next_work()), Some(first));
         let next_turn = immediate(&mut engine);
         assert_eq!(callback(engine.next_work()), Some(same_turn));
         assert_eq!(engine.next_work(), None);
         engine.begin_turn(None);
         assert_eq!(callback(engine.next_work()), Some(again));
+        engine.begin_immediates();
         assert_eq!(callback(engine.next_work()), Some(next_turn));
     }
 
@@ -326,8 +323,9 @@ mod tests {
         for _ in 0..TIMERS_PER_TURN {
             assert!(engine.next_work().is_some());
         }
-        assert_eq!(callback(engine.next_work()), Some(other));
         assert_eq!(engine.next_work(), None);
+        engine.begin_immediates();
+        assert_eq!(callback(engine.next_work()), Some(other));
         assert!(engine.is_alive() && engine.has_work());
         engine.begin_turn(None);
         assert!(engine.next_work().is_some());

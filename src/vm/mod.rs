@@ -47,6 +47,17 @@ pub struct Vm {
     lost_jobs: Cell<Option<JobNumber>>,
 }
 
+/// What a turn finds when it begins.
+#[derive(Clone, Copy, Debug)]
+pub struct Began {
+    /// The time that stands for the whole turn.
+    pub now: Nanos,
+    /// Whether timers are due or immediates queued.
+    pub has_callbacks: bool,
+    /// Whether completions were taken, or jobs are lost.
+    pub has_completions: bool,
+}
+
 /// What does not survive a `fork`: it shares descriptors with the parent's, or needs threads that are not there.
 #[derive(Debug)]
 struct Process {
@@ -82,16 +93,28 @@ impl Vm {
         }
     }
 
-    /// Begins a turn. If this process is a fork of the one that jobs in flight were sent from, they are lost: returns
-    /// the number of the last of them, once.
-    pub fn begin_turn(&self, budget: Option<Nanos>) -> Option<JobNumber> {
-        self.leave_parent_process();
-        let process = self.process.borrow();
-        if let Some(descriptor) = &process.descriptor {
-            descriptor.clear();
+    /// Begins a turn.
+    pub fn begin_turn(&self, budget: Option<Nanos>) -> Began {
+        // Otherwise nothing in this process could have come from a parent's turn, and the next park looks anyway.
+        if self.is_embedded.get() || self.jobs_in_flight.get() > 0 {
+            self.leave_parent_process();
+            let process = self.process.borrow();
+            if let Some(descriptor) = &process.descriptor {
+                descriptor.clear();
+            }
+            self.taken.borrow_mut().extend(process.completions.take());
         }
-        self.taken.borrow_mut().extend(process.completions.take());
-        self.engine.borrow_mut().begin_turn(budget);
+        let mut engine = self.engine.borrow_mut();
+        engine.begin_turn(budget);
+        Began {
+            now: engine.now(),
+            has_callbacks: engine.has_work(),
+            has_completions: self.has_lost_jobs() || !self.taken.borrow().is_empty(),
+        }
+    }
+
+    /// The number of the last of the jobs that are lost because this process is a fork of the one that sent them, once.
+    pub fn take_lost_jobs(&self) -> Option<JobNumber> {
         self.lost_jobs.take()
     }
 
@@ -111,9 +134,9 @@ impl Vm {
         work
     }
 
-    /// Names the timer or immediate that fired last.
-    pub fn describe_fired(&self) -> String {
-        format!("a timer set at {}", self.origins.borrow().describe(self.fired.get()))
+    /// Where the timer or immediate that fired last was set.
+    pub fn fired(&self) -> Origin {
+        self.fired.get()
     }
 
     /// The next completion of this turn.

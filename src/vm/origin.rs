@@ -1,4 +1,4 @@
-//! Where in the Lua program something was set: chunk and line, in one number.
+//! Where in the Lua program something was set or spawned: chunk and line, in one number.
 
 use std::collections::HashMap;
 
@@ -8,6 +8,16 @@ use crate::engine::Origin;
 
 /// Programs that load code under ever new names must not fill the memory with them.
 const MAX_CHUNKS: usize = 1 << 16;
+
+/// The bit that tells the origin of a task from that of a timer.
+const TASK: u64 = 1 << 50;
+
+impl Origin {
+    /// The origin of a task that was spawned there.
+    pub fn of_task(self) -> Self {
+        Origin(self.0 | TASK)
+    }
+}
 
 /// How far up the stack the Lua function that made a call is looked for, past C functions such as `pcall`.
 const MAX_LEVELS: usize = 6;
@@ -34,33 +44,38 @@ impl Origins {
 
     /// A line of a chunk.
     pub fn at(&mut self, chunk: &[u8], line: u32) -> Origin {
-        Origin(u64::from(self.number(chunk)) << 32 | u64::from(line))
-    }
-
-    /// "chunk:line", or "?".
-    pub fn describe(&self, origin: Origin) -> String {
-        match self.names.get((origin.0 >> 32) as usize) {
-            Some(name) if origin != Origin::default() => {
-                format!("{}:{}", String::from_utf8_lossy(name), origin.0 as u32)
-            }
-            _ => "?".into(),
+        match self.number(chunk) {
+            Some(number) => Origin(u64::from(number) << 32 | u64::from(line)),
+            None => Origin::default(),
         }
     }
 
-    fn number(&mut self, name: &[u8]) -> u32 {
+    /// "a timer set at chunk:line", or "a task spawned at chunk:line"; "?" for a place that is not known.
+    pub fn describe(&self, origin: Origin) -> String {
+        let what = if origin.0 & TASK == 0 { "a timer set at" } else { "a task spawned at" };
+        let place = Origin(origin.0 & !TASK);
+        match self.names.get((place.0 >> 32) as usize) {
+            Some(name) if place != Origin::default() => {
+                format!("{what} {}:{}", String::from_utf8_lossy(name), place.0 as u32)
+            }
+            _ => format!("{what} ?"),
+        }
+    }
+
+    fn number(&mut self, name: &[u8]) -> Option<u32> {
         if self.names.get(self.last as usize).is_some_and(|last| **last == *name) {
-            return self.last;
+            return Some(self.last);
         }
         let next = self.names.len() as u32;
         self.last = match self.numbers.get(name) {
             Some(&number) => number,
-            None if self.names.len() >= MAX_CHUNKS => return u32::MAX,
+            None if self.names.len() >= MAX_CHUNKS => return None,
             None => {
                 self.names.push(name.into());
                 self.numbers.insert(name.into(), next);
                 next
             }
         };
-        self.last
+        Some(self.last)
     }
 }

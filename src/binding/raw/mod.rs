@@ -1,9 +1,9 @@
-//! What is done through the plain C API: the module's entry, the three natives that are called for every timer, and the
-//! guards of the others.
+//! What is done through the plain C API: the module's entry, the natives that are called for every timer, wait and turn,
+//! and the guards of the others.
 //!
 //! Through mlua, and with a Lua function around it for the errors, `setTimeout` takes 340 ns on Lua 5.4, this way 150;
 //! `clearTimeout` 90 and 40. The targets of the benchmarks lie between the two. Whatever is not the plain case (further
-//! arguments, a callable table, a bad argument) is left to the Lua function of the same name.
+//! arguments, a callable table, a bad argument) is left to Lua.
 //!
 //! # Ground rules
 //!
@@ -16,6 +16,9 @@
 
 #![expect(unsafe_code, reason = "mlua's calls are measurably too slow here; see above")]
 
+pub mod timer;
+pub mod turn;
+
 use std::ffi::{CStr, c_char, c_int};
 use std::mem::MaybeUninit;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -23,34 +26,22 @@ use std::rc::Rc;
 
 use mlua::{Function, Lua, Result, Table, ffi};
 
-use super::turn;
-use crate::engine::{Delay, Id, Origin, Repeat};
+use crate::engine::Origin;
 use crate::vm::Vm;
 
-/// What the upvalues of the functions are.
+/// What the upvalues of the functions are: the VM's handle first, then mostly the table that the callbacks of timers and
+/// sleeping coroutines are kept in, by slot.
 const HANDLE: c_int = ffi::lua_upvalueindex(1);
 const CALLBACKS: c_int = ffi::lua_upvalueindex(2);
-const OVERLAPPING: c_int = ffi::lua_upvalueindex(3);
-const WAITING: c_int = ffi::lua_upvalueindex(4);
-const SLOW_WAY: c_int = ffi::lua_upvalueindex(5);
 /// Of a guard.
 const GUARDED: c_int = ffi::lua_upvalueindex(2);
 
-/// How far up the stack the Lua function that made a call is looked for, past C functions such as `pcall`.
-const MAX_LEVELS: c_int = 6;
+/// How far up the stack the user's function that made a call is looked for, past C functions such as `pcall` and past
+/// the module's own.
+const MAX_LEVELS: c_int = 12;
 
 /// What the userdata holds: `None` after it was finalized.
 type Handle = Option<Rc<Vm>>;
-
-/// The tables that timers are kept in on the Lua side, by slot.
-pub struct TimerTables {
-    /// The callbacks.
-    pub callbacks: Table,
-    /// Intervals that may overlap.
-    pub overlapping: Table,
-    /// Coroutines in which intervals still wait.
-    pub waiting: Table,
-}
 
 /// What `_VERSION` is in the Lua that the module was built for.
 const VERSION: &CStr = if cfg!(feature = "lua55") {
@@ -64,6 +55,9 @@ const VERSION: &CStr = if cfg!(feature = "lua55") {
 } else {
     c"Lua 5.1"
 };
+
+/// What the names of the module's own chunks begin with.
+const OWN_CHUNKS: &[u8] = b"=[scheduler]";
 
 /// `require "scheduler"`.
 ///
@@ -101,18 +95,6 @@ pub unsafe extern "C-unwind" fn luaopen_scheduler(state: *mut ffi::lua_State) ->
     }
 }
 
-/// `next_work`.
-pub fn next_work_function(lua: &Lua, vm: &Rc<Vm>) -> Result<Function> {
-    // SAFETY: `push_handle` leaves one value, which becomes the upvalue that `next_work` expects.
-    unsafe {
-        let vm = Rc::into_raw(Rc::clone(vm));
-        lua.exec_raw((), move |state| {
-            push_handle(state, vm);
-            ffi::lua_pushcclosure(state, next_work, 1);
-        })
-    }
-}
-
 /// Replaces each function in `natives` by one that raises when the state is closing, where mlua's have been finalized
 /// already, and calls it else.
 ///
@@ -144,34 +126,6 @@ unsafe extern "C-unwind" fn guard(state: *mut ffi::lua_State) -> c_int {
             ffi::lua_error(state);
         }
         call_upvalue(state, GUARDED)
-    }
-}
-
-/// `setTimeout` and `clearTimeout`; what they leave to Lua goes to `slow_set` and `slow_clear`.
-pub fn timer_functions(
-    lua: &Lua,
-    vm: &Rc<Vm>,
-    tables: TimerTables,
-    slow_set: Function,
-    slow_clear: Function,
-) -> Result<(Function, Function)> {
-    let TimerTables { callbacks, overlapping, waiting } = tables;
-    // SAFETY: the five arguments lie at 1 to 5, the handle at 6, and there is room for 20 values beside the arguments.
-    // Each closure is given the upvalues in the order of the constants above.
-    unsafe {
-        let vm = Rc::into_raw(Rc::clone(vm));
-        lua.exec_raw((callbacks, overlapping, waiting, slow_set, slow_clear), move |state| {
-            push_handle(state, vm);
-            for (function, slow) in [(set_timeout as ffi::lua_CFunction, 4), (clear_timeout as ffi::lua_CFunction, 5)] {
-                for upvalue in [6, 1, 2, 3, slow] {
-                    ffi::lua_pushvalue(state, upvalue);
-                }
-                ffi::lua_pushcclosure(state, function, 5);
-            }
-            for _ in 0..6 {
-                ffi::lua_remove(state, 1);
-            }
-        })
     }
 }
 
@@ -217,84 +171,13 @@ fn guarded<T: Copy>(run: impl FnOnce() -> T) -> Option<T> {
     catch_unwind(AssertUnwindSafe(run)).ok()
 }
 
-/// `setTimeout(fn, ms)`
-unsafe extern "C-unwind" fn set_timeout(state: *mut ffi::lua_State) -> c_int {
-    // SAFETY: the upvalues are as `timer_functions` sets them. No local of this frame has a destructor. The callback is
-    // stored before the timer is set: storing may raise, and a callback in a slot that is not in use does no harm.
-    unsafe {
-        let (Some(vm), Some(delay)) = (vm(state), plain_delay(state)) else { return go_slow_way(state) };
-        let Some(slot) = guarded(|| vm.engine.borrow().timers.next_slot()) else { return panicked(state) };
-        ffi::lua_pushvalue(state, 1);
-        ffi::lua_rawseti(state, CALLBACKS, i64::from(slot.0 + 1) as _);
-        let origin = capture_origin(state, vm);
-        let Some(id) = guarded(|| vm.set_timer(delay, Repeat::Once, origin).0) else { return panicked(state) };
-        ffi::lua_pushinteger(state, id.0 as _);
-        1
-    }
-}
-
-/// The delay, if the arguments are a function and a number or nothing.
-///
-/// # Safety
-/// Called in a C function that Lua runs.
-unsafe fn plain_delay(state: *mut ffi::lua_State) -> Option<Delay> {
-    // SAFETY: reads the arguments; nothing here can raise.
-    unsafe {
-        let count = ffi::lua_gettop(state);
-        if count == 0 || count > 2 || ffi::lua_type(state, 1) != ffi::LUA_TFUNCTION {
-            return None;
-        }
-        if count == 1 {
-            return Some(Delay::After(0));
-        }
-        let ms = ffi::lua_tonumber(state, 2);
-        (ffi::lua_type(state, 2) == ffi::LUA_TNUMBER && !ms.is_nan()).then(|| Delay::from_ms(ms))
-    }
-}
-
-/// `clearTimeout(id)`
-unsafe extern "C-unwind" fn clear_timeout(state: *mut ffi::lua_State) -> c_int {
-    // SAFETY: the upvalues are as `timer_functions` sets them. No local of this frame has a destructor; setting fields
-    // to nil does not raise.
-    unsafe {
-        match ffi::lua_type(state, 1) {
-            ffi::LUA_TNUMBER => {}
-            ffi::LUA_TNIL | ffi::LUA_TNONE => return 0,
-            _ => return go_slow_way(state),
-        }
-        let (Some(vm), Some(id)) = (vm(state), Id::from_number(ffi::lua_tonumber(state, 1))) else { return 0 };
-        let Some(cleared) = guarded(|| vm.engine.borrow_mut().timers.clear(id)) else { return panicked(state) };
-        if let Some(cleared) = cleared {
-            let tables = if cleared.is_interval { &[CALLBACKS, OVERLAPPING, WAITING][..] } else { &[CALLBACKS] };
-            for &table in tables {
-                ffi::lua_pushnil(state);
-                ffi::lua_rawseti(state, table, i64::from(cleared.slot.0 + 1) as _);
-            }
-        }
-        0
-    }
-}
-
-/// `next_work()`
-unsafe extern "C-unwind" fn next_work(state: *mut ffi::lua_State) -> c_int {
-    // SAFETY: the upvalue is as `next_work_function` sets it. No local of this frame has a destructor.
-    unsafe {
-        let Some(vm) = vm(state) else { return 0 };
-        let Some(work) = guarded(|| vm.next_work()) else { return panicked(state) };
-        let Some((kind, slot)) = work.map(turn::number) else { return 0 };
-        ffi::lua_pushinteger(state, kind as _);
-        ffi::lua_pushinteger(state, i64::from(slot) as _);
-        2
-    }
-}
-
-/// The line of the Lua function that called the running one.
+/// The line of the user's function that called the running one, or the module's function that did.
 ///
 /// # Safety
 /// Called in a C function that Lua runs, and `vm` is that of the state.
 unsafe fn capture_origin(state: *mut ffi::lua_State, vm: &Vm) -> Origin {
     // SAFETY: `lua_getinfo` is only asked about a level that `lua_getstack` has found, and fills the fields that are
-    // read; asked for "S" and "l" it cannot raise. `short_src` ends with a zero.
+    // read; asked for "S" and "l" it cannot raise. `source` and `short_src` end with a zero.
     unsafe {
         let mut call = MaybeUninit::<ffi::lua_Debug>::uninit();
         for level in 1..=MAX_LEVELS {
@@ -304,22 +187,13 @@ unsafe fn capture_origin(state: *mut ffi::lua_State, vm: &Vm) -> Origin {
             ffi::lua_getinfo(state, c"Sl".as_ptr(), call.as_mut_ptr());
             let call = call.as_ptr();
             let line = (*call).currentline;
-            if line > 0 {
+            if line > 0 && !CStr::from_ptr((*call).source).to_bytes().starts_with(OWN_CHUNKS) {
                 let chunk = CStr::from_ptr((&raw const (*call).short_src).cast::<c_char>());
                 return guarded(|| vm.origins.borrow_mut().at(chunk.to_bytes(), line as u32)).unwrap_or_default();
             }
         }
         Origin::default()
     }
-}
-
-/// Calls the Lua function of the same name with the same arguments.
-///
-/// # Safety
-/// The running function has it as its fifth upvalue, and nothing in its frame has a destructor.
-unsafe fn go_slow_way(state: *mut ffi::lua_State) -> c_int {
-    // SAFETY: as required of the caller.
-    unsafe { call_upvalue(state, SLOW_WAY) }
 }
 
 /// Calls an upvalue with the arguments of the running function, and returns its results.

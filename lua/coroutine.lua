@@ -1,0 +1,124 @@
+-- Coroutines inside of tasks: generators that wait, and protected calls that can be waited in.
+--
+-- A coroutine that waits yields `scheduler.pending` to whoever resumed it. Here the resumer takes over what it waits
+-- for and waits in its place, up to the task, which the loop wakes; on the way back each resumes the one inside.
+
+local compat, check, wait = ...
+
+local error, select, type = error, select, type
+local create, resume, status, yield = coroutine.create, coroutine.resume, coroutine.status, coroutine.yield
+local running = compat.running
+local MAIN, RAISE = wait.MAIN, wait.RAISE
+local doomed, protected_in = wait.doomed, wait.protected_in
+
+local nested = {}
+local carry
+
+--- Resumes a coroutine, and waits in its place as long as it waits.
+local function resume_carrying(inner, ...)
+  return carry(inner, resume(inner, ...))
+end
+
+function carry(inner, ok, ...)
+  if not ok or (...) ~= wait.pending then return ok, ... end
+  local outer = running() or MAIN
+  local token = wait.take_over(inner, outer)
+  if token == nil then return ok, ... end
+  if doomed[outer] ~= nil then
+    wait.release(token, outer)
+    return resume_carrying(inner, RAISE, wait.tell_doom(outer))
+  end
+  return resume_carrying(inner, wait.carry(token, outer))
+end
+
+local function check_coroutine(co, name)
+  if type(co) ~= "thread" then check.bad_argument(1, name, "coroutine", co) end
+end
+
+--- `coroutine.resume` for a coroutine that may wait.
+function nested.resume(co, ...)
+  check_coroutine(co, "resume")
+  return resume_carrying(co, ...)
+end
+
+local function unwrap(ok, ...)
+  if not ok then error((...), 0) end
+  return ...
+end
+
+--- `coroutine.wrap` for a function that may wait.
+function nested.wrap(fn)
+  check.callable(fn, 1, "wrap")
+  local co = create(type(fn) == "function" and fn or function(...)
+    return fn(...)
+  end)
+  return function(...)
+    return unwrap(resume_carrying(co, ...))
+  end
+end
+
+-- Protected calls ---------------------------------------------------------------------------------------------------
+
+--- Whether a coroutine can yield inside of `pcall`: it cannot in PUC Lua 5.1.
+local can_yield_in_pcall = select(2, resume(create(function()
+  pcall(yield, true)
+end))) == true
+
+if can_yield_in_pcall then
+  nested.pcall, nested.xpcall = pcall, xpcall
+  return nested
+end
+
+local pcall, xpcall, traceback = pcall, xpcall, debug and debug.traceback
+local unpack = compat.unpack
+
+local function handle(inner, handler, err)
+  if handler == nil then return false, err end
+  -- The stock handler runs where the error was raised; here that stack is the coroutine's.
+  if handler == traceback then
+    if type(err) ~= "string" and type(err) ~= "number" then return false, err end
+    return false, traceback(inner, err)
+  end
+  -- An error in the handler is what the stock one gives for it as well.
+  return false, select(2, pcall(handler, err))
+end
+
+local finish
+
+--- Goes on with the inside of a protected call. It yields to our caller what it yields of its own accord.
+local function continue(inner, handler, ...)
+  return finish(inner, handler, resume_carrying(inner, ...))
+end
+
+function finish(inner, handler, ok, ...)
+  if not ok then return handle(inner, handler, (...)) end
+  if status(inner) == "dead" then return true, ... end
+  return continue(inner, handler, yield(...))
+end
+
+local function call_inside(outer, handler, fn, ...)
+  local arguments = compat.pack(...)
+  local inner = create(function()
+    return fn(unpack(arguments, 1, arguments.n))
+  end)
+  protected_in[inner] = outer
+  return continue(inner, handler)
+end
+
+--- `pcall`. On the main thread nothing yields, so that the stock one will do.
+function nested.pcall(fn, ...)
+  local outer = running()
+  if not outer then return pcall(fn, ...) end
+  return call_inside(outer, nil, fn, ...)
+end
+
+--- `xpcall`, with arguments for the function as in later versions.
+function nested.xpcall(fn, handler, ...)
+  local outer, arguments = running(), compat.pack(...)
+  if outer then return call_inside(outer, handler, fn, ...) end
+  return xpcall(function()
+    return fn(unpack(arguments, 1, arguments.n))
+  end, handler)
+end
+
+return nested

@@ -1,0 +1,42 @@
+-- Events: something has happened, or not yet; any number of tasks wait for it.
+
+local check, wait, waiters = ...
+
+local setmetatable = setmetatable
+local WAKE = wait.WAKE
+
+local Event = { __name = "scheduler.event" }
+Event.__index = Event
+
+--- Sets the event, and wakes all that wait for it, in the order in which they came.
+function Event:set()
+  self.has_happened = true
+  waiters.wake_all(self.waiters)
+end
+
+--- Makes later waits wait again.
+function Event:clear()
+  self.has_happened = false
+end
+
+function Event:is_set()
+  return self.has_happened
+end
+
+local function waited(node, ...)
+  if (...) ~= WAKE then return ... end
+  if node.woken then return true end
+  return false, "timeout"
+end
+
+--- Waits until the event is set. False and "timeout" if that takes longer than `seconds`.
+function Event:wait(seconds)
+  check.timeout(seconds, 1, "wait")
+  if self.has_happened then return true end
+  local node = {}
+  return waited(node, waiters.wait(self.waiters, seconds, node))
+end
+
+return function()
+  return setmetatable({ has_happened = false, waiters = waiters.new() }, Event)
+end

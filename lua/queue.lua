@@ -1,0 +1,118 @@
+-- Queues of values between tasks: first in, first out; with a capacity, a push waits for room.
+
+local check, errors, wait, waiters, fifo = ...
+
+local error, huge, setmetatable = error, math.huge, setmetatable
+local remove = table.remove
+local WAKE = wait.WAKE
+-- What those are woken with that wait when the queue is closed.
+local CLOSED = {}
+
+local Queue = { __name = "scheduler.queue" }
+Queue.__index = Queue
+
+local function check_value(value, name)
+  if value == nil then check.bad_argument(1, name, "value", value) end
+end
+
+local function refuse_closed()
+  local caller = check.caller()
+  error(errors.new("closed", (caller and caller .. ": " or "") .. "the queue is closed"), 0)
+end
+
+--- Puts a value in, if somebody waits for it or there is room.
+function Queue:try_push(value)
+  check_value(value, "try_push")
+  if self.is_closed then refuse_closed() end
+  if waiters.wake_first(self.poppers, value) then return true end
+  if fifo.length(self.values) >= self.capacity then return false end
+  fifo.push(self.values, value)
+  return true
+end
+
+local function pushed(node, ...)
+  if (...) ~= WAKE then return ... end
+  if not node.woken then return false, "timeout" end
+  if node.value == CLOSED then refuse_closed() end
+  return true
+end
+
+--- Puts a value in, and waits for room if there is none. False and "timeout" if that takes longer than `seconds`: the
+--- value is not in then.
+function Queue:push(value, seconds)
+  check_value(value, "push")
+  check.timeout(seconds, 2, "push")
+  if self:try_push(value) then return true end
+  local node = { pushes = value }
+  return pushed(node, waiters.wait(self.pushers, seconds, node))
+end
+
+--- Takes the value of the push that waits for the longest; nil if none does.
+local function take_pushed(self)
+  local node = self.pushers.first
+  if not node then return nil end
+  waiters.wake_first(self.pushers)
+  return node.pushes
+end
+
+--- Takes the first value out; nil if there is none.
+function Queue:try_pop()
+  local returned = self.returned
+  if #returned > 0 then return remove(returned) end
+  local batch, first = fifo.batch(self.values)
+  if not batch then return take_pushed(self) end
+  local value = batch[first]
+  batch[first] = nil
+  fifo.took(self.values, first + 1)
+  local next_value = take_pushed(self)
+  if next_value ~= nil then fifo.push(self.values, next_value) end
+  return value
+end
+
+local function popped(node, ...)
+  if (...) ~= WAKE then return ... end
+  if not node.woken then return nil, "timeout" end
+  if node.value == CLOSED then return nil, "closed" end
+  return node.value
+end
+
+--- Takes the first value out, and waits for one if there is none. Nil and "timeout" if that takes longer than
+--- `seconds`; nil and "closed" when the queue is closed and empty.
+function Queue:pop(seconds)
+  check.timeout(seconds, 1, "pop")
+  local value = self:try_pop()
+  if value ~= nil then return value end
+  if self.is_closed then return nil, "closed" end
+  local node = {}
+  return popped(node, waiters.wait(self.poppers, seconds, node))
+end
+
+--- Closes the queue: what is in it can still be taken out; pushing raises, also a push that waits.
+function Queue:close()
+  self.is_closed = true
+  waiters.wake_all(self.poppers, CLOSED)
+  waiters.wake_all(self.pushers, CLOSED)
+end
+
+--- How many values are in it.
+function Queue:len()
+  return #self.returned + fifo.length(self.values)
+end
+
+Queue.__len = Queue.len
+
+--- `for value in queue do`: takes values out until the queue is closed and empty.
+function Queue:__call()
+  return (self:pop())
+end
+
+return function(capacity)
+  if capacity ~= nil then check.count(capacity, 0, 1, "queue") end
+  local self = { capacity = capacity or huge, values = fifo.new(), returned = {}, pushers = waiters.new() }
+  self.poppers = waiters.new(function(value)
+    -- The one that it was given to has gone on without it: it is the oldest there is.
+    if value == CLOSED or waiters.wake_first(self.poppers, value) then return end
+    self.returned[#self.returned + 1] = value
+  end)
+  return setmetatable(self, Queue)
+end

@@ -1,0 +1,182 @@
+-- Scopes: tasks that are started together end together. The rules are those of trio's nurseries.
+--
+-- The function of a scope runs in a task of its own, the first child: so that an error in it can be told to the others
+-- also where Lua cannot yield inside of `pcall`.
+
+local check, errors, wait, outcome, waiters, timer, task = ...
+
+local error, ipairs, pairs, rawset, setmetatable, type = error, ipairs, pairs, rawset, setmetatable, type
+local sort = table.sort
+
+local scope = {}
+
+-- `observe(co, outcome)`, if there is one, is told of the end of each child, and returns whether its error is not the
+-- scope's.
+local Scope = { __name = "scheduler.scope" }
+Scope.__index = Scope
+
+function Scope:__tostring()
+  return self.label
+end
+
+--- Attaches an error that came later to the first one, which is what is raised.
+local function attach(first, later)
+  if type(first) == "string" then return first .. "\nand later: " .. errors.describe(later) end
+  if type(first) ~= "table" then
+    errors.report(later, "", "a scope that had failed already")
+    return first
+  end
+  local list = first.later or {}
+  list[#list + 1] = later
+  rawset(first, "later", list)
+  return first
+end
+
+--- Notes the error of a child; the first one cancels the others.
+function Scope:fail(err)
+  if self.has_failed then
+    self.failure = attach(self.failure, err)
+    return
+  end
+  self.has_failed, self.failure = true, err
+  self:stop("a sibling failed")
+end
+
+--- Makes every wait of every child raise.
+function Scope:stop(reason)
+  if self.is_closing then return end
+  self.is_closing = true
+  local err = errors.new("cancelled", self.label .. " was cancelled", { reason = reason })
+  local children = {}
+  for co in pairs(self.children) do
+    children[#children + 1] = co
+  end
+  sort(children, function(a, b)
+    return self.children[a] < self.children[b]
+  end)
+  for _, co in ipairs(children) do
+    if self.children[co] and not wait.interrupt(co, err) then task.cancel_suspended(co, reason) end
+  end
+end
+
+--- Cancels the children; the scope then ends without an error.
+function Scope:cancel(reason)
+  self:stop(reason)
+end
+
+--- Starts a child, as `task.spawn` does; returns its coroutine.
+function Scope:spawn(f, ...)
+  check.callable(f, 1, "spawn")
+  if self.is_closing then check.raise("cannot spawn: " .. self.label .. " is closing") end
+  return task.start_watched(self:prepare(), f, ...)
+end
+
+--- Makes a child that is to be started.
+function Scope:prepare()
+  local co = task.new_watched(self.on_end)
+  self.prepared, self.count = self.prepared + 1, self.count + 1
+  self.children[co] = self.prepared
+  return co
+end
+
+function Scope:child_ended(co, result)
+  self.children[co] = nil
+  self.count = self.count - 1
+  if result.cancelled then self.was_cut = true end
+  local is_noted = self.observe and self.observe(co, result)
+  if result.failed and not is_noted then self:fail(result.err) end
+  if self.count == 0 then waiters.wake_all(self.joiners) end
+end
+
+local function new(label)
+  local self = setmetatable({
+    label = label,
+    children = {}, -- the number of each, by its coroutine
+    count = 0,
+    prepared = 0,
+    joiners = waiters.new(),
+    is_closing = false,
+  }, Scope)
+  function self.on_end(co, result)
+    self:child_ended(co, result)
+  end
+  return self
+end
+
+--- Waits for all children. If the task that waits is cancelled meanwhile, so are they.
+local function join(self)
+  local interruption
+  if self.count > 0 then
+    interruption = waiters.wait_through(self.joiners, function(err)
+      self:stop(err.reason)
+    end)
+  end
+  self.is_closing = true
+  return interruption
+end
+
+local function stop_after(self, seconds)
+  return timer.setTimeout(function()
+    self.has_timed_out = not self.is_closing
+    self:stop("timeout")
+  end, seconds * 1000)
+end
+
+--- What a scope returns or raises that has ended.
+local function result_of(self, seconds, first, interruption)
+  if self.has_failed then error(self.failure, 0) end
+  if interruption ~= nil then error(interruption, 0) end
+  if self.has_timed_out and self.was_cut then
+    error(errors.new("timeout", ("%s timed out after %g s"):format(self.label, seconds)), 0)
+  end
+  local result = outcome.of(first)
+  if result and not result.cancelled then return outcome.unwrap(result) end
+end
+
+--- Runs `fn(...)` as the first child of a scope and waits for all. Returns what the function returned.
+local function run(self, seconds, fn, ...)
+  local owner = wait.task_of(wait.current())
+  local id = seconds and stop_after(self, seconds)
+  task.push_clean_up(owner, function()
+    self:stop("the task of the scope was cancelled")
+  end)
+  local first = task.start_watched(self:prepare(), fn, ...)
+  local interruption = join(self)
+  task.pop_clean_up(owner)
+  if id then timer.clearTimeout(id) end
+  return result_of(self, seconds, first, interruption)
+end
+
+scope.new, scope.run_in = new, run
+
+local OPTIONS = { name = "string", timeout = "number" }
+
+function scope.run(fn, options)
+  check.callable(fn, 1, "scope")
+  options = check.options(options, OPTIONS, 2, "scope")
+  local self = new(options.name and "scope '" .. options.name .. "'" or "the scope")
+  return run(self, options.timeout, fn, self)
+end
+
+function scope.timeout(seconds, fn, ...)
+  if type(seconds) ~= "number" or seconds ~= seconds then check.bad_argument(1, "timeout", "number", seconds) end
+  check.callable(fn, 2, "timeout")
+  return run(new("the call"), seconds, fn, ...)
+end
+
+--- Runs `fn(...)` in a task of its own that no scope cancels, and waits for it in spite of any cancellation.
+function scope.shield(fn, ...)
+  check.callable(fn, 1, "shield")
+  wait.current("shielded")
+  local joiners = waiters.new()
+  local has_ended = false
+  local co = task.new_watched(function()
+    has_ended = true
+    waiters.wake_all(joiners)
+  end)
+  task.start_watched(co, fn, ...)
+  if not has_ended then waiters.wait_through(joiners) end
+  return outcome.unwrap(outcome.of(co))
+end
+
+return scope

@@ -1,0 +1,522 @@
+-- Waiting: how a coroutine is registered, suspended and woken; the ready queue; `task.wait` and `task.yield`.
+--
+-- Ground rules
+--
+-- A coroutine that waits for something of ours is suspended in a function of ours, and that function's local variable
+-- `token` says what it waits for. Nothing else keeps account of it, so a million sleepers take no more than their
+-- coroutines and timers. The token is
+--
+--   a number     the id of the timer that is to wake it; `callbacks` has the coroutine under the timer's slot
+--   QUEUED       it is in the ready queue, or goes there when the next turn begins
+--   a node       `node.co` is the coroutine, `false` once it has gone on; its place in a list of waiters, its timer, or
+--                what it waits for else (see waiters.lua and task.lua)
+--
+-- Whoever wakes a coroutine takes it out of all these places. A coroutine that goes on for another reason, resumed by
+-- hand or cancelled, is taken out by `release`. So no wake-up is ever stale.
+--
+-- What a coroutine is resumed with tells why it goes on: WAKE and RAISE come from the loop, BY_HAND from a coroutine of
+-- ours that waited in its place (see coroutine.lua), anything else from whoever resumed it by hand.
+--
+-- The main thread waits as well: MAIN stands for it, and instead of yielding it turns the loop.
+
+local native, compat, check, fifo = ...
+
+local error, select, setmetatable, type = error, select, setmetatable, type
+local resume, status, yield = coroutine.resume, coroutine.status, coroutine.yield
+local running, isyieldable = compat.running, compat.isyieldable
+local callbacks, set_wake, clear = native.callbacks, native.set_wake, native.clear
+local sleep, here = native.sleep, native.here
+local raise = check.raise
+
+local NANOS_PER_SECOND = 1e9
+
+local MAIN, WAKE, RAISE, BY_HAND, QUEUED = {}, {}, {}, {}, {}
+
+-- A task that goes on swallowing its cancellation, in a loop say, is ended after so many times.
+local MOST_SWALLOWED = 100
+
+local wait = {
+  MAIN = MAIN,
+  WAKE = WAKE,
+  RAISE = RAISE,
+  BY_HAND = BY_HAND,
+  QUEUED = QUEUED,
+  --- The error that every wait of a task raises from now on, since it was cancelled.
+  doomed = setmetatable({}, { __mode = "k" }),
+  --- Coroutines in which a protected call runs (see coroutine.lua), with the coroutine that made the call.
+  protected_in = setmetatable({}, { __mode = "kv" }),
+  --- What our calls make a coroutine yield to whoever resumed it.
+  pending = setmetatable({}, {
+    __tostring = function()
+      return "scheduler.pending"
+    end,
+  }),
+  microtasks = fifo.new(),
+  --- Coroutines that were woken or started.
+  resumed = 0,
+}
+
+local doomed, protected_in, pending, microtasks = wait.doomed, wait.protected_in, wait.pending, wait.microtasks
+local interrupts = setmetatable({}, { __mode = "kv" }) -- the nodes by which tasks are about to be interrupted
+local schedules = setmetatable({}, { __mode = "kv" }) -- the nodes by which parked coroutines are to be resumed
+local swallowed = setmetatable({}, { __mode = "k" }) -- how often a doomed task was told
+local main_token -- what the main thread waits for
+local now = 0 -- the time, in nanoseconds, at which the running turn began
+
+-- Whether a wait has nothing to look at but itself: no task is doomed, and no host turns the loop.
+local is_plain = true
+
+-- The ready queue ---------------------------------------------------------------------------------------------------
+
+-- The entries are `ready[first]` to `ready[last]`; all others, up to the capacity, are false, so that Lua keeps them in
+-- an array. An entry is a coroutine that is resumed with WAKE, or a node. Nodes, and entries whose coroutine has gone
+-- on for another reason, are odd: as long as there is none, nothing has to be looked at.
+local ready, first_ready, last_ready, capacity, odd = {}, 1, 0, 0, 0
+local stale = setmetatable({}, { __mode = "k" }) -- how many entries of a coroutine are to be skipped
+local next_turn = { last = 0 } -- coroutines that become ready when the next turn begins
+
+--- Moves the entries to the beginning; doubles the capacity if they take up more than half of it.
+local function make_room()
+  local count = last_ready - first_ready + 1
+  if first_ready > 1 then
+    for i = 1, count do
+      ready[i] = ready[first_ready + i - 1]
+    end
+    for i = count + 1, last_ready do
+      ready[i] = false
+    end
+    first_ready, last_ready = 1, count
+  end
+  if 2 * count >= capacity then
+    local more = capacity == 0 and 1024 or 2 * capacity
+    for i = capacity + 1, more do
+      ready[i] = false
+    end
+    capacity = more
+  end
+end
+
+make_room()
+
+local function push_ready(entry)
+  if last_ready == capacity then make_room() end
+  last_ready = last_ready + 1
+  ready[last_ready] = entry
+end
+
+--- A host that turns the loop by itself has to hear of what is queued outside of a turn.
+function wait.tell_host()
+  if wait.embedded and not wait.is_running then native.raise() end
+end
+
+--- From now on a descriptor tells a host's loop when we have work.
+function wait.embed()
+  wait.embedded, is_plain = true, false
+end
+
+--- Queues a node, whose coroutine goes on with WAKE, or raises `node.err` if `node.is_interrupted`.
+function wait.make_ready(node)
+  odd = odd + 1
+  push_ready(node)
+  wait.tell_host()
+end
+
+--- Begins a turn: those that waited for it are ready.
+function wait.begin_turn(time)
+  now = time
+  local last = next_turn.last
+  if last == 0 then return end
+  next_turn.last = 0
+  for i = 1, last do
+    push_ready(next_turn[i])
+    next_turn[i] = false
+  end
+end
+
+function wait.is_ready()
+  return first_ready <= last_ready
+end
+
+--- Whether something is ready for the next turn.
+function wait.has_ready()
+  return first_ready <= last_ready or next_turn.last > 0
+end
+
+--- Resumes a queued entry that is not simply a coroutine.
+local function resume_oddly(entry)
+  if type(entry) == "table" then
+    odd = odd - 1
+    wait.resume_node(entry)
+  elseif stale[entry] then
+    odd = odd - 1
+    stale[entry] = stale[entry] > 1 and stale[entry] - 1 or nil
+  else
+    wait.resume_queued(entry)
+  end
+end
+
+--- Resumes so many ready coroutines at the most, those as well that become ready meanwhile, until `wait.stop_ready`;
+--- returns how many. This is the way of every wake-up: nothing is called here that need not be.
+local left = 0
+function wait.run_ready(most)
+  local after_resume, run_microtasks = wait.after_resume, wait.run_microtasks
+  left = most
+  while first_ready <= last_ready and left > 0 do
+    local first = first_ready
+    local co = ready[first]
+    ready[first] = false
+    first_ready = first + 1
+    left = left - 1
+    if odd == 0 then
+      local ok, what = resume(co, WAKE)
+      if what ~= pending or not ok then after_resume(co, ok, what) end
+    else
+      resume_oddly(co)
+    end
+    if microtasks.coming.last > 0 then run_microtasks() end
+  end
+  if first_ready > last_ready then
+    first_ready, last_ready = 1, 0
+  end
+  wait.resumed = wait.resumed + most - left
+  return most - left
+end
+
+function wait.stop_ready()
+  left = 0
+end
+
+--- Makes the loop look at each coroutine that it resumes: where Lua does not tell beforehand whether a yield works, and
+--- with ready-made coroutines, whose results have to be taken from `resume`.
+function wait.look_at_each()
+  if not wait.looks_at_each then
+    wait.looks_at_each = true
+    odd = odd + 1
+  end
+end
+
+if not compat.tells_yieldable then wait.look_at_each() end
+
+-- Tokens ------------------------------------------------------------------------------------------------------------
+
+-- The functions that yield for us; each has a local variable `token`.
+local waiting = {}
+
+--- What a suspended coroutine waits for; nil if it is parked in a yield of its own, or fresh.
+local function token_of(co)
+  if co == MAIN then return main_token end
+  return compat.yielders_local(co, waiting, "token")
+end
+
+wait.token_of = token_of
+
+--- Sets a timer that wakes `sleeper`, a coroutine or a node.
+local function set_timer(sleeper, seconds)
+  local id, slot = set_wake(seconds)
+  callbacks[slot] = sleeper
+  return id
+end
+
+wait.set_timer = set_timer
+
+local function clear_timer(id)
+  local slot = clear(id)
+  if slot then callbacks[slot] = nil end
+end
+
+--- Takes a node out of the places where it is to be woken, since its coroutine goes on.
+local function leave(node)
+  if node.timer then
+    clear_timer(node.timer)
+    node.timer = nil
+  end
+  if node.list then node.list.remove(node) end
+end
+
+wait.leave = leave
+
+--- Ends what `co` waited for with this token, since it goes on for another reason.
+local function release(token, co)
+  if type(token) == "number" then
+    clear_timer(token)
+  elseif token == QUEUED then
+    odd = odd + 1
+    stale[co] = (stale[co] or 0) + 1
+  elseif token.co then
+    leave(token)
+    token.co = false
+    -- It was woken and has not taken what it was woken with.
+    if token.woken and token.give_back then token.give_back(token.value) end
+  end
+end
+
+wait.release = release
+
+--- Notes that a coroutine which is parked in a yield of its own, or fresh, is to be resumed by `node`.
+function wait.set_scheduled(co, node)
+  schedules[co] = node
+end
+
+--- The node of a scheduled resumption that is still to come.
+function wait.scheduled(co)
+  local node = schedules[co]
+  if node and node.co then return node end
+end
+
+function wait.is_interrupted(co)
+  return interrupts[co] ~= nil
+end
+
+--- Ends what a coroutine waits for, since it goes on for another reason.
+local function drop(co)
+  local token, interrupt, schedule = token_of(co), interrupts[co], schedules[co]
+  if token ~= nil then release(token, co) end
+  if schedule then
+    release(schedule, co)
+    schedules[co] = nil
+  end
+  if interrupt then
+    interrupt.co, interrupts[co] = false, nil
+  end
+end
+
+wait.drop = drop
+
+--- What a call of ours returns whose coroutine was not resumed with WAKE.
+local function not_woken(token, ...)
+  local first, err = ...
+  if first == RAISE then error(err, 0) end
+  if first == BY_HAND then return select(2, ...) end
+  local co = running()
+  release(token, co)
+  if interrupts[co] then
+    interrupts[co].co, interrupts[co] = false, nil
+  end
+  wait.on_resumed_by_hand(co)
+  return ...
+end
+
+--- What a wait returns, given what its coroutine was resumed with: WAKE, or what somebody passed to `resume`.
+local function resumed(token, ...)
+  if (...) == WAKE then return WAKE end
+  return not_woken(token, ...)
+end
+
+--- Suspends the running coroutine, or turns the loop for the main thread.
+local function suspend(token, co)
+  if co == MAIN then
+    main_token = token
+    return resumed(token, wait.turn_main())
+  end
+  return resumed(token, yield(pending))
+end
+
+wait.suspend = suspend
+waiting[suspend] = true
+
+function wait.wake_main()
+  main_token = nil
+end
+
+--- Whether the main thread is still waiting.
+function wait.is_main_waiting()
+  return main_token ~= nil
+end
+
+--- Waits with a node in spite of any cancellation and of being resumed by hand, until it is woken. `again` registers
+--- the node anew after an interruption. Returns the error of the interruption, if there was one.
+function wait.suspend_through(token, co, again)
+  local first, err, interruption
+  repeat
+    if co == MAIN then
+      main_token = token
+      first = wait.turn_main()
+    else
+      first, err = yield(pending)
+    end
+    if first == RAISE then
+      interruption = err
+      again(co, err)
+    end
+  until first == WAKE
+  return interruption
+end
+
+waiting[wait.suspend_through] = true
+
+--- The main thread waits no more, and nothing has come.
+function wait.release_main()
+  local token = main_token
+  main_token = nil
+  release(token, MAIN)
+end
+
+--- Lets `outer` wait for what `inner` has just been registered for; returns the token, nil if inner does not wait.
+function wait.take_over(inner, outer)
+  local token = token_of(inner)
+  if type(token) == "number" then
+    callbacks[native.slot(token)] = outer
+  elseif token == QUEUED then
+    if outer == MAIN then
+      odd, outer = odd + 1, { co = MAIN }
+    end
+    -- It has just been queued, by `sleep` or by `give_way`.
+    if next_turn[next_turn.last] == inner then next_turn[next_turn.last] = outer end
+    if ready[last_ready] == inner then ready[last_ready] = outer end
+  elseif token then
+    token.co = outer
+  end
+  return token
+end
+
+--- What a coroutine is to be told that was carried, given what its carrier was resumed with. What the carrier was
+--- resumed with by hand is for the one inside, as if it had been resumed so.
+local function carried(token, ...)
+  local first = ...
+  if first == WAKE or first == RAISE or first == BY_HAND then return ... end
+  return BY_HAND, not_woken(token, ...)
+end
+
+--- Suspends a coroutine that waits in the place of one inside; returns what that one is to be resumed with.
+function wait.carry(token, co)
+  if co == MAIN then
+    main_token = token
+    return wait.turn_main()
+  end
+  return carried(token, yield(pending))
+end
+
+waiting[wait.carry] = true
+
+-- Cancellation ------------------------------------------------------------------------------------------------------
+
+--- Counts how often a task was told of its cancellation; if it goes on and on, this does not return.
+function wait.tell_doom(co)
+  local times = (swallowed[co] or 0) + 1
+  swallowed[co] = times
+  if times > MOST_SWALLOWED then
+    wait.end_swallower(co)
+    yield(pending)
+  end
+  return doomed[co]
+end
+
+--- The running coroutine, if it may wait; or MAIN. A wait that is shielded is not kept from one by a cancellation.
+local function current(is_shielded)
+  local co = running()
+  if co == nil then
+    if wait.is_running then raise("cannot wait on the main thread while the scheduler is running") end
+    return MAIN
+  end
+  if not isyieldable() then raise("cannot wait here: the coroutine cannot yield across a C call") end
+  if doomed[co] ~= nil and not is_shielded then error(wait.tell_doom(co), 0) end
+  return co
+end
+
+wait.current = current
+
+--- Makes every wait of a task raise `err` from now on, the one that it is in as well. False if that cannot be: it is
+--- parked in a yield of its own.
+function wait.interrupt(co, err)
+  doomed[co], is_plain = err, false
+  if status(co) ~= "suspended" then return true end
+  local token = token_of(co)
+  if token == nil then return false end
+  -- What was woken already has succeeded; the next wait raises.
+  if token == QUEUED or type(token) == "table" and token.woken or interrupts[co] then return true end
+  release(token, co)
+  local node = { co = co, is_interrupted = true, err = err }
+  interrupts[co] = node
+  wait.make_ready(node)
+  return true
+end
+
+--- The task that a coroutine belongs to: itself, but for the inside of a protected call.
+function wait.task_of(co)
+  local outer = protected_in[co]
+  while outer do
+    co, outer = outer, protected_in[outer]
+  end
+  return co
+end
+
+-- Time and giving way -----------------------------------------------------------------------------------------------
+
+local function elapsed(token, start, ...)
+  if (...) == WAKE then return (now - start) / NANOS_PER_SECOND end
+  return not_woken(token, ...)
+end
+
+--- `elapsed` for what `suspend` returns.
+local function elapsed_slowly(start, ...)
+  if (...) == WAKE then return (now - start) / NANOS_PER_SECOND end
+  return ...
+end
+
+--- What `sleep` has left to Lua: the main thread, bad arguments, and coroutines that cannot yield.
+local function sleep_slowly(seconds)
+  if seconds ~= nil and (type(seconds) ~= "number" or seconds ~= seconds) then
+    check.bad_argument(1, "wait", "number", seconds)
+  end
+  local co, start = current(), native.time()
+  return elapsed_slowly(start, suspend(set_timer(co, seconds or 0), co))
+end
+
+--- Looks at what is not plain before a coroutine waits; `id` is that of the timer that was set for it.
+local function look_closer(co, id)
+  if doomed[co] ~= nil then
+    if id then clear_timer(id) end
+    error(wait.tell_doom(co), 0)
+  end
+  if not id then wait.tell_host() end
+end
+
+--- `task.wait`.
+function wait.sleep(seconds)
+  local co, start, token = sleep(seconds)
+  if not co then return sleep_slowly(seconds) end
+  if not is_plain then look_closer(co, token) end
+  if not token then
+    token = QUEUED
+    local last = next_turn.last + 1
+    next_turn.last, next_turn[last] = last, co
+  end
+  return elapsed(token, start, yield(pending))
+end
+
+waiting[wait.sleep] = true
+
+local function gave_way(token, ...)
+  if (...) ~= WAKE then return not_woken(token, ...) end
+end
+
+--- For the main thread, and coroutines that cannot yield.
+local function give_way_slowly()
+  local node = { co = current() }
+  wait.make_ready(node)
+  suspend(node, node.co)
+end
+
+--- `task.yield`: goes on after everything that is ready now.
+function wait.give_way()
+  local co, token = here(), QUEUED
+  if not co then return give_way_slowly() end
+  if not is_plain then look_closer(co) end
+  if last_ready == capacity then make_room() end
+  last_ready = last_ready + 1
+  ready[last_ready] = co
+  return gave_way(token, yield(pending))
+end
+
+waiting[wait.give_way] = true
+
+--- Drops all that is ready: what a job leaves behind must not run into the next one.
+function wait.discard()
+  for i = first_ready, last_ready do
+    ready[i] = false
+  end
+  first_ready, last_ready, next_turn.last = 1, 0, 0
+  odd = wait.looks_at_each and 1 or 0
+end
+
+return wait

@@ -1,0 +1,73 @@
+-- Lists of coroutines that wait for the same thing: first in, first out, and each may leave at any time.
+--
+-- A node is the place of one coroutine in one list, and its token (see wait.lua). A list may have `give_back(value)`:
+-- it gets back what a coroutine was woken with, if that goes on without having taken it.
+
+local wait = ...
+
+local current, suspend, leave = wait.current, wait.suspend, wait.leave
+local set_timer, make_ready = wait.set_timer, wait.make_ready
+
+local waiters = {
+  --- How many coroutines wait in lists; those as well that were collected with their list.
+  waiting = 0,
+}
+
+--- Takes a node out of its list.
+local function remove(node)
+  local list, before, after = node.list, node.before, node.after
+  node.list, node.before, node.after = nil, nil, nil
+  waiters.waiting = waiters.waiting - 1
+  if before then before.after = after else list.first = after end
+  if after then after.before = before else list.last = before end
+end
+
+function waiters.new(give_back)
+  return { give_back = give_back, remove = remove }
+end
+
+local function push(list, node)
+  local last = list.last
+  waiters.waiting = waiters.waiting + 1
+  node.list, node.before, list.last = list, last, node
+  if last then last.after = node else list.first = node end
+end
+
+--- Waits in a list, for so many seconds at the most. Returns WAKE, or what somebody passed to `resume`. After WAKE,
+--- `node.woken` tells whether it was woken, with `node.value`, or has timed out.
+function waiters.wait(list, seconds, node)
+  local co = current()
+  node.co, node.give_back = co, list.give_back
+  push(list, node)
+  if seconds then node.timer = set_timer(node, seconds) end
+  return suspend(node, co)
+end
+
+--- Waits in a list until woken, whatever else happens. Returns the error that the wait would have been interrupted
+--- with; `on_interruption` is called with it at once.
+function waiters.wait_through(list, on_interruption)
+  local node = { co = current("shielded") }
+  push(list, node)
+  return wait.suspend_through(node, node.co, function(co, err)
+    node.co = co
+    push(list, node)
+    if on_interruption then on_interruption(err) end
+  end)
+end
+
+--- Wakes the first of a list with a value, and returns true; false if nobody waits.
+function waiters.wake_first(list, value)
+  local node = list.first
+  if not node then return false end
+  leave(node)
+  node.woken, node.value = true, value
+  make_ready(node)
+  return true
+end
+
+function waiters.wake_all(list, value)
+  while waiters.wake_first(list, value) do
+  end
+end
+
+return waiters

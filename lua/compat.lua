@@ -35,33 +35,21 @@ end
 --- wake it from a later yield of the user's own.
 compat.tells_yieldable = coroutine.isyieldable ~= nil
 
---- The value of a local variable of a suspended or failed coroutine, in its function at `level` if that is among
---- `functions`.
+--- The value of a local variable of the function that a coroutine began with, if that is among `functions`.
 local getlocal = debug.getlocal
-local function local_at(co, level, functions, name)
-  local info = getinfo(co, level, "f")
-  if not info or not functions[info.func] then return nil end
-  local index = 1
-  repeat
-    local found, value = getlocal(co, level, index)
-    if found == name then return value end
-    index = index + 1
-  until found == nil
-end
-
---- The same for the function that called `coroutine.yield`.
-function compat.yielders_local(co, functions, name)
-  return getinfo and local_at(co, 1, functions, name)
-end
-
---- The same for the function that a coroutine began with.
 function compat.first_local(co, functions, name)
   local level = 0
   if not getinfo or not getinfo(co, 0, "f") then return nil end
   while getinfo(co, level + 1, "f") do
     level = level + 1
   end
-  return local_at(co, level, functions, name)
+  if not functions[getinfo(co, level, "f").func] then return nil end
+  local index = 1
+  repeat
+    local found, value = getlocal(co, level, index)
+    if found == name then return value end
+    index = index + 1
+  until found == nil
 end
 
 --- The traceback of a coroutine that failed; its pending `<close>` variables are closed after that (5.4 and later).

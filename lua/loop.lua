@@ -17,7 +17,7 @@ local unpack = compat.unpack
 
 local begin_turn, next_work, is_out_of_time = native.begin_turn, native.next_work, native.is_out_of_time
 local microtasks, token_of = wait.microtasks, wait.token_of
-local begin_tasks, has_ready, has_adrift = wait.begin_turn, wait.has_ready, outcome.has_adrift
+local begin_tasks, has_ready, is_ready, run_ready = wait.begin_turn, wait.has_ready, wait.is_ready, wait.run_ready
 local failed, came_back = outcome.failed, outcome.came_back
 local MAIN, WAKE, RAISE, QUEUED, pending = wait.MAIN, wait.WAKE, wait.RAISE, wait.QUEUED, wait.pending
 
@@ -73,6 +73,7 @@ local function run_microtasks(me)
     if active ~= me then return end
     batch, first = fifo.batch(microtasks)
   end
+  wait.set_microtasks(false)
 end
 
 local function run_interval(slot, me)
@@ -211,45 +212,47 @@ local function run_due()
   end
 end
 
-function wait.run_microtasks()
-  run_due()
-end
+wait.run_microtasks = run_due
 
---- Resumes what is ready; returns what is left of the budget.
-local function run_ready(budget)
-  local left = budget
-  while left > 0 and wait.is_ready() and not stopped do
-    if is_bounded and is_out_of_time() then return 0 end
-    left = left - wait.run_ready(is_bounded and 1 or left)
+--- Resumes what is ready in a turn that is bounded in time; returns how many it were.
+local function run_ready_bounded(budget)
+  local count = 0
+  while count < budget and not stopped and not is_out_of_time() and is_ready() do
+    count = count + run_ready(1)
   end
-  return stopped and 0 or left
+  return count
 end
 
---- Resumes what is deferred; returns what is left of the budget.
+--- Resumes what is deferred; returns how many it were.
 local function run_deferred(budget)
-  local left = budget
-  local batch, first = fifo.batch(deferred)
-  while batch and left > 0 do
-    if stopped or is_bounded and is_out_of_time() then return 0 end
-    left = left - 1
+  local count = 0
+  while count < budget and not stopped and not (is_bounded and is_out_of_time()) do
+    local batch, first = fifo.batch(deferred)
+    if not batch then break end
     local node = batch[first]
     batch[first] = nil
     took(deferred, first + 1)
-    wait.resumed = wait.resumed + 1
+    count = count + 1
     wait.resume_node(node)
     if microtasks.coming.last > 0 then run_due() end
-    batch, first = fifo.batch(deferred)
   end
-  return left
+  wait.resumed = wait.resumed + count
+  return count
 end
 
 --- Resumes what is ready, then what is deferred, and again, since each may make more of the other.
 local function run_tasks()
+  local run = is_bounded and run_ready_bounded or run_ready
   local for_ready, for_deferred = TASKS_PER_TURN, TASKS_PER_TURN
+  local ran
   repeat
-    for_ready = run_ready(for_ready)
-    for_deferred = run_deferred(for_deferred)
-  until for_ready == 0 or for_deferred == 0 or not wait.is_ready() and is_empty(deferred)
+    ran = run(for_ready)
+    for_ready = for_ready - ran
+    if not is_empty(deferred) then
+      local deferred_ran = run_deferred(for_deferred)
+      for_deferred, ran = for_deferred - deferred_ran, ran + deferred_ran
+    end
+  until ran == 0 or stopped or is_empty(deferred) and not is_ready()
 end
 
 local function settle_completion(number, ...)
@@ -270,14 +273,14 @@ local function turn(budget_ms)
   stopped, is_bounded = false, budget_ms ~= nil
   begin_tasks(now)
   if has_completions then take_completions() end
-  if has_callbacks or not is_empty(microtasks) then run_due() end
-  if not stopped then run_tasks() end
+  if has_callbacks or microtasks.coming.last > 0 then run_due() end
+  if not stopped and (is_ready() or not is_empty(deferred)) then run_tasks() end
   if (has_callbacks or loop.has_immediates) and not stopped then
     loop.has_immediates = false
     native.begin_immediates()
     run_due()
   end
-  if has_adrift() then outcome.look_for_lost() end
+  if outcome.has_adrift then outcome.look_for_lost() end
   if loop.report_unobserved then loop.report_unobserved() end
 end
 
@@ -365,12 +368,13 @@ end
 
 function loop.stop()
   stopped = true
-  wait.stop_ready()
+  wait.stop()
   native.stop()
 end
 
 function loop.queue_microtask(fn)
   fifo.push(microtasks, fn)
+  wait.set_microtasks(true)
   wait.tell_host()
 end
 
@@ -398,7 +402,6 @@ function loop.discard()
       slots[slot] = nil
     end
   end
-  fifo.clear(microtasks)
   fifo.clear(deferred)
   wait.discard()
 end

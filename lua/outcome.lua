@@ -21,6 +21,8 @@ local outcome = {
   bodies = {},
   --- How many tasks are watched, at least: those that are collected meanwhile are not subtracted.
   watched = 0,
+  --- Whether `look_for_lost` may find something.
+  has_adrift = false,
   --- Ready-made coroutines that were made tasks.
   foreign = setmetatable({}, { __mode = "k" }),
 }
@@ -51,6 +53,10 @@ function outcome.is_task(co)
   return foreign[co] or compat.first_local(co, bodies, "origin") ~= nil
 end
 
+local function set_adrift(co)
+  adrift[co], outcome.has_adrift = true, true
+end
+
 --- Who is told of the end of a task: those that wait for it, and its scope. A task that is about to be started is not
 --- adrift.
 function outcome.watch(co, is_about_to_start)
@@ -59,7 +65,7 @@ function outcome.watch(co, is_about_to_start)
     watch = { joiners = waiters.new() }
     watches[co] = watch
     outcome.watched = outcome.watched + 1
-    if not is_about_to_start and status(co) == "suspended" and wait.token_of(co) == nil then adrift[co] = true end
+    if not is_about_to_start and status(co) == "suspended" and wait.token_of(co) == nil then set_adrift(co) end
   end
   return watch
 end
@@ -114,7 +120,7 @@ end
 --- What a ready-made one returns is not noted elsewhere.
 function outcome.came_back(co, ...)
   if status(co) ~= "dead" then
-    if watches[co] then adrift[co] = true end
+    if watches[co] then set_adrift(co) end
   elseif foreign[co] or watches[co] then
     outcome.ended(co, ...)
   end
@@ -122,15 +128,10 @@ end
 
 --- Notes that other code has resumed a task.
 function wait.on_resumed_by_hand(co)
-  if watches[co] then adrift[co] = true end
+  if watches[co] then set_adrift(co) end
   -- Where Lua cannot close coroutines, this is how one that was cancelled is kept from going on.
   local result = kept(co)
   if result and result.cancelled then error(result.err, 0) end
-end
-
---- Whether `look_for_lost` may find something.
-function outcome.has_adrift()
-  return next(adrift) ~= nil
 end
 
 --- Settles watched tasks that other code has resumed to their end.
@@ -139,6 +140,7 @@ function outcome.look_for_lost()
   for co in pairs(adrift) do
     if status(co) == "dead" then lost[#lost + 1] = co end
   end
+  outcome.has_adrift = next(adrift) ~= nil
   for _, co in pairs(lost) do
     settle(co, { failed = true, err = outcome.lost(co), traceback = "" })
   end

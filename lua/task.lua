@@ -72,6 +72,7 @@ local function primed_body(origin, node, fn, ...) -- luacheck: no unused args
   return ended(call_with(fn, args, started(suspend(node))))
 end
 
+local new_task = native.task_maker(body, body_with_arguments)
 bodies[body], bodies[body_with_arguments], bodies[primed_body] = true, true, true
 
 --- Makes a task that is to be started; returns the node to start it with.
@@ -141,13 +142,12 @@ local function resume_now(co, ...)
 end
 
 function task.spawn(f, ...)
-  if type(f) ~= "function" and is_coroutine(f, "spawn", 1) then return resume_now(f, ...) end
-  has_ended = false
-  if (...) == nil and select("#", ...) == 0 then
-    local co = create(body)
-    return after_start(co, resume(co, f))
+  local co = new_task(f, ...)
+  if not co then
+    if is_coroutine(f, "spawn", 1) then return resume_now(f, ...) end
+    co = create(body_with_arguments)
   end
-  local co = create(body_with_arguments)
+  has_ended = false
   return after_start(co, resume(co, f, ...))
 end
 

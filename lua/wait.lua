@@ -25,7 +25,7 @@ local error, select, setmetatable, type = error, select, setmetatable, type
 local resume, status, yield = coroutine.resume, coroutine.status, coroutine.yield
 local running, isyieldable = compat.running, compat.isyieldable
 local callbacks, set_wake, clear = native.callbacks, native.set_wake, native.clear
-local sleep, here = native.sleep, native.here
+local sleep, here, native_token_of = native.sleep, native.here, native.token_of
 local raise = check.raise
 
 local NANOS_PER_SECOND = 1e9
@@ -56,7 +56,7 @@ local wait = {
   resumed = 0,
 }
 
-local doomed, protected_in, pending, microtasks = wait.doomed, wait.protected_in, wait.pending, wait.microtasks
+local doomed, protected_in, pending = wait.doomed, wait.protected_in, wait.pending
 local interrupts = setmetatable({}, { __mode = "kv" }) -- the nodes by which tasks are about to be interrupted
 local schedules = setmetatable({}, { __mode = "kv" }) -- the nodes by which parked coroutines are to be resumed
 local swallowed = setmetatable({}, { __mode = "k" }) -- how often a doomed task was told
@@ -73,6 +73,7 @@ local is_plain = true
 -- on for another reason, are odd: as long as there is none, nothing has to be looked at.
 local ready, first_ready, last_ready, capacity, odd = {}, 1, 0, 0, 0
 local stale = setmetatable({}, { __mode = "k" }) -- how many entries of a coroutine are to be skipped
+local stopped, has_microtasks = false, false -- what makes the queue odd as well
 local next_turn = { last = 0 } -- coroutines that become ready when the next turn begins
 
 --- Moves the entries to the beginning; doubles the capacity if they take up more than half of it.
@@ -124,6 +125,9 @@ end
 --- Begins a turn: those that waited for it are ready.
 function wait.begin_turn(time)
   now = time
+  if stopped then
+    stopped, odd = false, odd - 1
+  end
   local last = next_turn.last
   if last == 0 then return end
   next_turn.last = 0
@@ -155,35 +159,54 @@ local function resume_oddly(entry)
   end
 end
 
---- Resumes so many ready coroutines at the most, those as well that become ready meanwhile, until `wait.stop_ready`;
---- returns how many. This is the way of every wake-up: nothing is called here that need not be.
-local left = 0
+--- Does what is to be done before the next entry, and resumes that. False if there is to be no next one.
+local function step_oddly()
+  if has_microtasks then wait.run_microtasks() end
+  if stopped or first_ready > last_ready then return false end
+  local entry = ready[first_ready]
+  ready[first_ready] = false
+  first_ready = first_ready + 1
+  resume_oddly(entry)
+  return true
+end
+
+--- Resumes so many ready coroutines at the most, those as well that become ready meanwhile, unless the turn is stopped;
+--- returns how many. This is the way of every wake-up: nothing is done here that need not be.
 function wait.run_ready(most)
-  local after_resume, run_microtasks = wait.after_resume, wait.run_microtasks
-  left = most
-  while first_ready <= last_ready and left > 0 do
-    local first = first_ready
-    local co = ready[first]
-    ready[first] = false
-    first_ready = first + 1
-    left = left - 1
+  local after_resume = wait.after_resume
+  local count = 0
+  while first_ready <= last_ready and count < most do
     if odd == 0 then
+      local first = first_ready
+      local co = ready[first]
+      ready[first], first_ready = false, first + 1
       local ok, what = resume(co, WAKE)
       if what ~= pending or not ok then after_resume(co, ok, what) end
-    else
-      resume_oddly(co)
+    elseif not step_oddly() then
+      break
     end
-    if microtasks.coming.last > 0 then run_microtasks() end
+    count = count + 1
   end
+  if has_microtasks then wait.run_microtasks() end
   if first_ready > last_ready then
     first_ready, last_ready = 1, 0
   end
-  wait.resumed = wait.resumed + most - left
-  return most - left
+  wait.resumed = wait.resumed + count
+  return count
 end
 
-function wait.stop_ready()
-  left = 0
+--- Ends the turn: `odd` makes `run_ready` look.
+function wait.stop()
+  if not stopped then
+    stopped, odd = true, odd + 1
+  end
+end
+
+--- Notes that the queue of microtasks is not empty, or that it is.
+function wait.set_microtasks(is_any)
+  if is_any ~= has_microtasks then
+    has_microtasks, odd = is_any, odd + (is_any and 1 or -1)
+  end
 end
 
 --- Makes the loop look at each coroutine that it resumes: where Lua does not tell beforehand whether a yield works, and
@@ -200,12 +223,12 @@ if not compat.tells_yieldable then wait.look_at_each() end
 -- Tokens ------------------------------------------------------------------------------------------------------------
 
 -- The functions that yield for us; each has a local variable `token`.
-local waiting = {}
+local waiting = native.waiting
 
 --- What a suspended coroutine waits for; nil if it is parked in a yield of its own, or fresh.
 local function token_of(co)
   if co == MAIN then return main_token end
-  return compat.yielders_local(co, waiting, "token")
+  return native_token_of(co)
 end
 
 wait.token_of = token_of
@@ -516,7 +539,9 @@ function wait.discard()
     ready[i] = false
   end
   first_ready, last_ready, next_turn.last = 1, 0, 0
-  odd = wait.looks_at_each and 1 or 0
+  odd = (wait.looks_at_each and 1 or 0) + (stopped and 1 or 0)
+  fifo.clear(wait.microtasks)
+  has_microtasks = false
 end
 
 return wait

@@ -71,9 +71,11 @@ fn load(lua: &Lua) -> Result<Loaded> {
     clock::add(&natives)?;
     job::add(&natives, &transfer)?;
     raw::guard_functions(lua, &natives.vm, &natives.table)?;
-    let callbacks = lua.create_table()?;
-    raw::turn::add_functions(lua, &natives.vm, &natives.table, &callbacks)?;
+    let (callbacks, waiting) = (lua.create_table()?, lua.create_table()?);
+    raw::turn::add_functions(lua, &natives.vm, &natives.table)?;
+    raw::task::add_functions(lua, &natives.vm, &natives.table, &callbacks, &waiting)?;
     natives.table.raw_set("callbacks", callbacks)?;
+    natives.table.raw_set("waiting", waiting)?;
     let load_part = lua.create_function(|lua, (name, arguments): (String, mlua::MultiValue)| {
         let (_, source) = PARTS.iter().find(|(part, _)| *part == name).ok_or_else(|| mlua::Error::runtime(&name))?;
         chunk(lua, &name, source)?.call::<mlua::Value>(arguments)

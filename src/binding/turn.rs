@@ -2,8 +2,9 @@
 
 use std::io::Write;
 
-use mlua::{LuaString, Result, Table};
+use mlua::{Function, LuaString, Result, Table};
 
+use super::raw::task::new_task_function;
 use super::{Natives, job};
 use crate::engine::clock::NANOS_PER_MS;
 use crate::engine::{Origin, Work};
@@ -49,6 +50,10 @@ pub fn add(natives: &Natives) -> Result<()> {
         // There is nobody to tell that the message could not be written.
         let _ = std::io::stderr().lock().write_all(&text.as_bytes());
     })?;
+    let task_maker = natives.lua.create_function(|lua, (body, body_with_arguments): (Function, Function)| {
+        new_task_function(lua, body, body_with_arguments)
+    })?;
+    natives.table.raw_set("task_maker", task_maker)?;
     let stats = natives.lua.create_function({
         let vm = std::rc::Rc::clone(&natives.vm);
         move |lua, ()| stats(lua.create_table()?, &vm)

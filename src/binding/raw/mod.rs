@@ -16,6 +16,7 @@
 
 #![expect(unsafe_code, reason = "mlua's calls are measurably too slow here; see above")]
 
+pub mod task;
 pub mod timer;
 pub mod turn;
 
@@ -29,10 +30,9 @@ use mlua::{Function, Lua, Result, Table, ffi};
 use crate::engine::Origin;
 use crate::vm::Vm;
 
-/// What the upvalues of the functions are: the VM's handle first, then mostly the table that the callbacks of timers and
-/// sleeping coroutines are kept in, by slot.
+/// What the upvalues of the functions are: the VM's handle first, then mostly a table.
 const HANDLE: c_int = ffi::lua_upvalueindex(1);
-const CALLBACKS: c_int = ffi::lua_upvalueindex(2);
+const TABLE: c_int = ffi::lua_upvalueindex(2);
 /// Of a guard.
 const GUARDED: c_int = ffi::lua_upvalueindex(2);
 
@@ -126,6 +126,19 @@ unsafe extern "C-unwind" fn guard(state: *mut ffi::lua_State) -> c_int {
             ffi::lua_error(state);
         }
         call_upvalue(state, GUARDED)
+    }
+}
+
+/// A function whose upvalues are the handle and a table.
+fn with_table(lua: &Lua, vm: &Rc<Vm>, function: ffi::lua_CFunction, table: &Table) -> Result<Function> {
+    // SAFETY: the table lies at 1, the handle is pushed above it and put in front of it.
+    unsafe {
+        let vm = Rc::into_raw(Rc::clone(vm));
+        lua.exec_raw(table, move |state| {
+            push_handle(state, vm);
+            ffi::lua_insert(state, 1);
+            ffi::lua_pushcclosure(state, function, 2);
+        })
     }
 }
 

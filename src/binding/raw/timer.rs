@@ -5,11 +5,12 @@ use std::rc::Rc;
 
 use mlua::{Function, Lua, Result, Table, ffi};
 
-use super::{CALLBACKS, call_upvalue, capture_origin, guarded, panicked, push_handle, vm};
+use super::{call_upvalue, capture_origin, guarded, panicked, push_handle, vm};
 use crate::engine::{Delay, Id, Repeat};
 use crate::vm::Vm;
 
-/// What the upvalues are, beside the handle and the callbacks.
+/// What the upvalues are, beside the handle.
+const CALLBACKS: c_int = super::TABLE;
 const OVERLAPPING: c_int = ffi::lua_upvalueindex(3);
 const WAITING: c_int = ffi::lua_upvalueindex(4);
 const SLOW_WAY: c_int = ffi::lua_upvalueindex(5);

@@ -1,47 +1,23 @@
-//! The natives of turns and waits: `begin_turn`, `next_work`, `here`, `sleep`, `origin`, `set_origin`,
-//! `has_failed`.
+//! The natives of turns: `begin_turn`, `next_work`.
 
 use std::ffi::c_int;
-use std::mem::MaybeUninit;
 use std::rc::Rc;
 
 use mlua::{Lua, Result, Table, ffi};
 
-use super::{CALLBACKS, capture_origin, guarded, panicked, push_handle, vm};
+use super::{guarded, panicked, vm, with_table};
 use crate::binding::turn;
-use crate::engine::{Delay, Nanos, Origin, Repeat};
+use crate::engine::{Delay, Nanos};
 use crate::vm::Vm;
 
 /// The functions, by their names.
-const FUNCTIONS: [(&str, ffi::lua_CFunction); 7] = [
-    ("begin_turn", begin_turn),
-    ("next_work", next_work),
-    ("here", here),
-    ("sleep", sleep),
-    ("origin", origin),
-    ("set_origin", set_origin),
-    ("has_failed", has_failed),
-];
+const FUNCTIONS: [(&str, ffi::lua_CFunction); 2] = [("begin_turn", begin_turn), ("next_work", next_work)];
 
-/// The local variable of a task's first function that its origin is kept in.
-const ORIGIN: c_int = 1;
-
-/// Adds the functions to `natives`; what sleeps is kept in `callbacks`.
-pub fn add_functions(lua: &Lua, vm: &Rc<Vm>, natives: &Table, callbacks: &Table) -> Result<()> {
-    for (name, function) in FUNCTIONS {
-        // SAFETY: the table lies at 1, the handle is pushed above it and put in front of it: the upvalues in the order
-        // that the functions expect.
-        let function: mlua::Function = unsafe {
-            let vm = Rc::into_raw(Rc::clone(vm));
-            lua.exec_raw(callbacks, move |state| {
-                push_handle(state, vm);
-                ffi::lua_insert(state, 1);
-                ffi::lua_pushcclosure(state, function, 2);
-            })?
-        };
-        natives.raw_set(name, function)?;
-    }
-    Ok(())
+/// Adds the functions to `natives`.
+pub fn add_functions(lua: &Lua, vm: &Rc<Vm>, natives: &Table) -> Result<()> {
+    // Not one of them has a table.
+    let none = lua.create_table()?;
+    FUNCTIONS.iter().try_for_each(|(name, function)| natives.raw_set(*name, with_table(lua, vm, *function, &none)?))
 }
 
 /// `begin_turn([budget_ms])` returns the time in nanoseconds, whether timers are due or immediates queued, and whether
@@ -74,130 +50,4 @@ unsafe extern "C-unwind" fn next_work(state: *mut ffi::lua_State) -> c_int {
         ffi::lua_pushinteger(state, i64::from(slot) as _);
         2
     }
-}
-
-/// `here()` returns the running coroutine; nothing on the main thread, and if the coroutine cannot yield.
-unsafe extern "C-unwind" fn here(state: *mut ffi::lua_State) -> c_int {
-    // SAFETY: a C function has room for 20 values.
-    unsafe { c_int::from(ffi::lua_pushthread(state) == 0 && may_yield(state)) }
-}
-
-/// `sleep(seconds)` returns the running coroutine, the time in nanoseconds, and the id of the timer that will wake the
-/// coroutine; no id if the time is 0 or less. It returns nothing, and has done nothing, for what Lua has to look at: no
-/// coroutine is running, it cannot yield, or the argument is bad.
-unsafe extern "C-unwind" fn sleep(state: *mut ffi::lua_State) -> c_int {
-    // SAFETY: the upvalues are as `add_functions` sets them. No local of this frame has a destructor. The coroutine is
-    // stored before the timer is set: storing may raise, and what is in a slot that is not in use does no harm.
-    unsafe {
-        let (Some(vm), Some(delay)) = (vm(state), seconds(state)) else { return 0 };
-        if ffi::lua_pushthread(state) == 1 || !may_yield(state) {
-            return 0;
-        }
-        let Some((slot, now)) = guarded(|| {
-            let engine = vm.engine.borrow();
-            (engine.timers.next_slot(), engine.clock.now())
-        }) else {
-            return panicked(state);
-        };
-        if delay == Delay::After(0) {
-            ffi::lua_pushnumber(state, now as f64);
-            return 2;
-        }
-        ffi::lua_pushvalue(state, -1);
-        ffi::lua_rawseti(state, CALLBACKS, i64::from(slot.0 + 1) as _);
-        let Some(id) = guarded(|| vm.set_timer(delay, Repeat::Wake, Origin::default()).0) else {
-            return panicked(state);
-        };
-        ffi::lua_pushnumber(state, now as f64);
-        ffi::lua_pushinteger(state, id.0 as _);
-        3
-    }
-}
-
-/// The delay that the first argument asks for; none given is 0.
-///
-/// # Safety
-/// Called in a C function that Lua runs.
-unsafe fn seconds(state: *mut ffi::lua_State) -> Option<Delay> {
-    // SAFETY: reads the argument; nothing here can raise.
-    unsafe {
-        match ffi::lua_type(state, 1) {
-            ffi::LUA_TNUMBER => {
-                let seconds = ffi::lua_tonumber(state, 1);
-                (!seconds.is_nan()).then(|| Delay::from_seconds(seconds))
-            }
-            ffi::LUA_TNIL | ffi::LUA_TNONE => Some(Delay::After(0)),
-            _ => None,
-        }
-    }
-}
-
-/// `origin()`: the line of the user's function that runs, as a number for `describe`.
-unsafe extern "C-unwind" fn origin(state: *mut ffi::lua_State) -> c_int {
-    // SAFETY: the upvalues are as `add_functions` sets them. No local of this frame has a destructor.
-    unsafe {
-        let Some(vm) = vm(state) else { return 0 };
-        ffi::lua_pushnumber(state, capture_origin(state, vm).of_task().0 as f64);
-        1
-    }
-}
-
-/// `set_origin(co)`: writes the origin into the first function of a task that is suspended.
-unsafe extern "C-unwind" fn set_origin(state: *mut ffi::lua_State) -> c_int {
-    // SAFETY: the upvalues are as `add_functions` sets them. No local of this frame has a destructor. The coroutine is
-    // not running; `lua_setlocal` is given a level that `lua_getstack` has found, and pops the number.
-    unsafe {
-        let (Some(vm), false) = (vm(state), ffi::lua_tothread(state, 1).is_null()) else { return 0 };
-        let co = ffi::lua_tothread(state, 1);
-        if co == state || ffi::lua_checkstack(co, 1) == 0 {
-            return 0;
-        }
-        let mut call = MaybeUninit::<ffi::lua_Debug>::uninit();
-        let mut level = 0;
-        while ffi::lua_getstack(co, level, call.as_mut_ptr()) != 0 {
-            level += 1;
-        }
-        if level == 0 {
-            return 0;
-        }
-        ffi::lua_getstack(co, level - 1, call.as_mut_ptr());
-        let origin = capture_origin(state, vm).of_task();
-        ffi::lua_pushnumber(co, origin.0 as f64);
-        if ffi::lua_setlocal(co, call.as_ptr(), ORIGIN).is_null() {
-            ffi::lua_settop(co, -2);
-        }
-        0
-    }
-}
-
-/// `has_failed(co)`: whether a dead coroutine died of an error.
-unsafe extern "C-unwind" fn has_failed(state: *mut ffi::lua_State) -> c_int {
-    // SAFETY: reads the state of the coroutine, if the argument is one.
-    unsafe {
-        let co = ffi::lua_tothread(state, 1);
-        ffi::lua_pushboolean(state, c_int::from(!co.is_null() && ffi::lua_status(co) > ffi::LUA_YIELD));
-        1
-    }
-}
-
-/// Whether the running coroutine can yield; Lua 5.1 and 5.2 do not tell.
-#[cfg(any(feature = "lua53", feature = "lua54", feature = "lua55"))]
-unsafe fn may_yield(state: *mut ffi::lua_State) -> bool {
-    // SAFETY: reads the state.
-    unsafe { ffi::lua_isyieldable(state) != 0 }
-}
-
-#[cfg(feature = "luajit")]
-unsafe fn may_yield(state: *mut ffi::lua_State) -> bool {
-    unsafe extern "C-unwind" {
-        /// Declared in LuaJIT's own `lua.h` (2.1), but not by mlua.
-        fn lua_isyieldable(state: *mut ffi::lua_State) -> c_int;
-    }
-    // SAFETY: reads the state.
-    unsafe { lua_isyieldable(state) != 0 }
-}
-
-#[cfg(not(any(feature = "lua53", feature = "lua54", feature = "lua55", feature = "luajit")))]
-unsafe fn may_yield(_: *mut ffi::lua_State) -> bool {
-    true
 }

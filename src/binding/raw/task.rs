@@ -1,0 +1,215 @@
+//! The natives of tasks: `here`, `sleep`, `token_of`, `origin`, `set_origin`, `has_failed`.
+//!
+//! `token_of` and `set_origin` read and write local variables of a coroutine that is suspended. The debug library could
+//! as well, but makes a table for each look, and hosts take it away.
+
+use std::ffi::{CStr, c_int};
+use std::mem::MaybeUninit;
+use std::rc::Rc;
+
+use mlua::{Function, Lua, Result, Table, ffi};
+
+use super::{TABLE, capture_origin, guarded, panicked, vm, with_table};
+use crate::engine::{Delay, Origin, Repeat};
+use crate::vm::Vm;
+
+/// The functions that have the callbacks, by their names.
+const FUNCTIONS: [(&str, ffi::lua_CFunction); 5] =
+    [("here", here), ("sleep", sleep), ("origin", origin), ("set_origin", set_origin), ("has_failed", has_failed)];
+
+/// The local variable of a task's first function that its origin is kept in.
+const ORIGIN: c_int = 1;
+
+/// The local variable of a function that waits which tells what for.
+const TOKEN: &CStr = c"token";
+
+/// Adds the functions to `natives`. What sleeps is kept in `callbacks`; `waiting` is the set of functions that wait.
+pub fn add_functions(lua: &Lua, vm: &Rc<Vm>, natives: &Table, callbacks: &Table, waiting: &Table) -> Result<()> {
+    for (name, function) in FUNCTIONS {
+        natives.raw_set(name, with_table(lua, vm, function, callbacks)?)?;
+    }
+    natives.raw_set("token_of", with_table(lua, vm, token_of, waiting)?)
+}
+
+/// The function `new_task(f, ...)`, which makes a coroutine that is to run `f(...)`: its function is `body` if there are
+/// no further arguments, else `body_with_arguments`. It returns nothing if `f` is no function.
+pub fn new_task_function(lua: &Lua, body: Function, body_with_arguments: Function) -> Result<Function> {
+    // SAFETY: the two arguments are the upvalues that `new_task` expects.
+    unsafe { lua.exec_raw((body, body_with_arguments), |state| ffi::lua_pushcclosure(state, new_task, 2)) }
+}
+
+unsafe extern "C-unwind" fn new_task(state: *mut ffi::lua_State) -> c_int {
+    // SAFETY: the upvalues are as `new_task_function` sets them. No local of this frame has a destructor. A new
+    // coroutine has room for its function.
+    unsafe {
+        if ffi::lua_type(state, 1) != ffi::LUA_TFUNCTION {
+            return 0;
+        }
+        let body = if ffi::lua_gettop(state) == 1 { 1 } else { 2 };
+        let co = ffi::lua_newthread(state);
+        ffi::lua_pushvalue(state, ffi::lua_upvalueindex(body));
+        ffi::lua_xmove(state, co, 1);
+        1
+    }
+}
+
+/// `here()` returns the running coroutine; nothing on the main thread, and if the coroutine cannot yield.
+unsafe extern "C-unwind" fn here(state: *mut ffi::lua_State) -> c_int {
+    // SAFETY: a C function has room for 20 values.
+    unsafe { c_int::from(ffi::lua_pushthread(state) == 0 && may_yield(state)) }
+}
+
+/// `sleep(seconds)` returns the running coroutine, the time in nanoseconds, and the id of the timer that will wake the
+/// coroutine; no id if the time is 0 or less. It returns nothing, and has done nothing, for what Lua has to look at: no
+/// coroutine is running, it cannot yield, or the argument is bad.
+unsafe extern "C-unwind" fn sleep(state: *mut ffi::lua_State) -> c_int {
+    // SAFETY: the upvalues are as `with_table` sets them. No local of this frame has a destructor. The coroutine is
+    // stored before the timer is set: storing may raise, and what is in a slot that is not in use does no harm.
+    unsafe {
+        let (Some(vm), Some(delay)) = (vm(state), seconds(state)) else { return 0 };
+        if ffi::lua_pushthread(state) == 1 || !may_yield(state) {
+            return 0;
+        }
+        let Some((slot, now)) = guarded(|| {
+            let engine = vm.engine.borrow();
+            (engine.timers.next_slot(), engine.clock.now())
+        }) else {
+            return panicked(state);
+        };
+        if delay == Delay::After(0) {
+            ffi::lua_pushnumber(state, now as f64);
+            return 2;
+        }
+        ffi::lua_pushvalue(state, -1);
+        ffi::lua_rawseti(state, TABLE, i64::from(slot.0 + 1) as _);
+        let Some(id) = guarded(|| vm.set_timer(delay, Repeat::Wake, Origin::default()).0) else {
+            return panicked(state);
+        };
+        ffi::lua_pushnumber(state, now as f64);
+        ffi::lua_pushinteger(state, id.0 as _);
+        3
+    }
+}
+
+/// The delay that the first argument asks for; none given is 0.
+///
+/// # Safety
+/// Called in a C function that Lua runs.
+unsafe fn seconds(state: *mut ffi::lua_State) -> Option<Delay> {
+    // SAFETY: reads the argument; nothing here can raise.
+    unsafe {
+        match ffi::lua_type(state, 1) {
+            ffi::LUA_TNUMBER => {
+                let seconds = ffi::lua_tonumber(state, 1);
+                (!seconds.is_nan()).then(|| Delay::from_seconds(seconds))
+            }
+            ffi::LUA_TNIL | ffi::LUA_TNONE => Some(Delay::After(0)),
+            _ => None,
+        }
+    }
+}
+
+/// `origin()`: the line of the user's function that runs, as a number for `describe`.
+unsafe extern "C-unwind" fn origin(state: *mut ffi::lua_State) -> c_int {
+    // SAFETY: the upvalues are as `with_table` sets them. No local of this frame has a destructor.
+    unsafe {
+        let Some(vm) = vm(state) else { return 0 };
+        ffi::lua_pushnumber(state, capture_origin(state, vm).of_task().0 as f64);
+        1
+    }
+}
+
+/// `token_of(co)`: what a suspended coroutine waits for; nothing if it is not suspended in a function of ours.
+unsafe extern "C-unwind" fn token_of(state: *mut ffi::lua_State) -> c_int {
+    // SAFETY: the upvalues are as `with_table` sets them. No local of this frame has a destructor. The coroutine is
+    // suspended and has room for a value; `lua_getinfo` and `lua_getlocal` are given a level that `lua_getstack` has
+    // found, and what they push onto the coroutine's stack is taken off again.
+    unsafe {
+        let co = ffi::lua_tothread(state, 1);
+        if co.is_null() || ffi::lua_status(co) != ffi::LUA_YIELD || ffi::lua_checkstack(co, 1) == 0 {
+            return 0;
+        }
+        let mut call = MaybeUninit::<ffi::lua_Debug>::uninit();
+        if ffi::lua_getstack(co, 1, call.as_mut_ptr()) == 0 {
+            return 0;
+        }
+        ffi::lua_getinfo(co, c"f".as_ptr(), call.as_mut_ptr());
+        ffi::lua_xmove(co, state, 1);
+        ffi::lua_rawget(state, TABLE);
+        if ffi::lua_toboolean(state, -1) == 0 {
+            return 0;
+        }
+        for index in 1.. {
+            let name = ffi::lua_getlocal(co, call.as_ptr(), index);
+            if name.is_null() {
+                return 0;
+            }
+            if CStr::from_ptr(name) == TOKEN {
+                ffi::lua_xmove(co, state, 1);
+                return 1;
+            }
+            ffi::lua_settop(co, -2);
+        }
+        0
+    }
+}
+
+/// `set_origin(co)`: writes the origin into the first function of a task that is suspended.
+unsafe extern "C-unwind" fn set_origin(state: *mut ffi::lua_State) -> c_int {
+    // SAFETY: the upvalues are as `with_table` sets them. No local of this frame has a destructor. The coroutine is
+    // not running; `lua_setlocal` is given a level that `lua_getstack` has found, and pops the number.
+    unsafe {
+        let (Some(vm), false) = (vm(state), ffi::lua_tothread(state, 1).is_null()) else { return 0 };
+        let co = ffi::lua_tothread(state, 1);
+        if co == state || ffi::lua_checkstack(co, 1) == 0 {
+            return 0;
+        }
+        let mut call = MaybeUninit::<ffi::lua_Debug>::uninit();
+        let mut level = 0;
+        while ffi::lua_getstack(co, level, call.as_mut_ptr()) != 0 {
+            level += 1;
+        }
+        if level == 0 {
+            return 0;
+        }
+        ffi::lua_getstack(co, level - 1, call.as_mut_ptr());
+        let origin = capture_origin(state, vm).of_task();
+        ffi::lua_pushnumber(co, origin.0 as f64);
+        if ffi::lua_setlocal(co, call.as_ptr(), ORIGIN).is_null() {
+            ffi::lua_settop(co, -2);
+        }
+        0
+    }
+}
+
+/// `has_failed(co)`: whether a dead coroutine died of an error.
+unsafe extern "C-unwind" fn has_failed(state: *mut ffi::lua_State) -> c_int {
+    // SAFETY: reads the state of the coroutine, if the argument is one.
+    unsafe {
+        let co = ffi::lua_tothread(state, 1);
+        ffi::lua_pushboolean(state, c_int::from(!co.is_null() && ffi::lua_status(co) > ffi::LUA_YIELD));
+        1
+    }
+}
+
+/// Whether the running coroutine can yield; Lua 5.1 and 5.2 do not tell.
+#[cfg(any(feature = "lua53", feature = "lua54", feature = "lua55"))]
+unsafe fn may_yield(state: *mut ffi::lua_State) -> bool {
+    // SAFETY: reads the state.
+    unsafe { ffi::lua_isyieldable(state) != 0 }
+}
+
+#[cfg(feature = "luajit")]
+unsafe fn may_yield(state: *mut ffi::lua_State) -> bool {
+    unsafe extern "C-unwind" {
+        /// Declared in LuaJIT's own `lua.h` (2.1), but not by mlua.
+        fn lua_isyieldable(state: *mut ffi::lua_State) -> c_int;
+    }
+    // SAFETY: reads the state.
+    unsafe { lua_isyieldable(state) != 0 }
+}
+
+#[cfg(not(any(feature = "lua53", feature = "lua54", feature = "lua55", feature = "luajit")))]
+unsafe fn may_yield(_: *mut ffi::lua_State) -> bool {
+    true
+}

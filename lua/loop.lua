@@ -149,9 +149,11 @@ function wait.resume_queued(co)
   if compat.tells_yieldable or token_of(co) == QUEUED then after_resume(co, resume(co, WAKE)) end
 end
 
---- Resumes a coroutine that is parked in a yield of its own, or fresh, as it was scheduled to be.
-local function resume_parked(co, args)
-  if status(co) == "suspended" then after_resume(co, resume(co, unpack(args, 1, args.n))) end
+--- Resumes a coroutine that is parked in a yield of its own, or fresh, as it was scheduled to be, unless other code
+--- has resumed it since.
+local function resume_parked(node, co)
+  if status(co) ~= "suspended" or node.is_marked and not native.take_mark(co, node) then return end
+  if node.is_marked or token_of(co) == nil then after_resume(co, resume(co, unpack(node.args, 1, node.args.n))) end
 end
 
 --- Resumes the coroutine of a node, unless it has gone on.
@@ -162,7 +164,7 @@ function wait.resume_node(node)
     wait.wake_main()
   elseif node.args then
     node.co = false
-    resume_parked(co, node.args)
+    resume_parked(node, co)
   elseif node.is_interrupted then
     node.co = false
     after_resume(co, resume(co, RAISE, node.err))

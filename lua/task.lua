@@ -169,6 +169,7 @@ local function schedule(co, ...)
   drop(co)
   adopt(co)
   local node = { co = co, args = pack(...) }
+  if status(co) == "suspended" then node.is_marked = native.mark(co, node) end
   wait.set_scheduled(co, node)
   return node
 end

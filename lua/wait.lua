@@ -224,6 +224,7 @@ if not compat.tells_yieldable then wait.look_at_each() end
 
 -- The functions that yield for us; each has a local variable `token`.
 local waiting = native.waiting
+waiting.yield = yield
 
 --- What a suspended coroutine waits for; nil if it is parked in a yield of its own, or fresh.
 local function token_of(co)
@@ -268,6 +269,7 @@ local function release(token, co)
   elseif token.co then
     leave(token)
     token.co = false
+    if token.is_marked then native.take_mark(co, token) end
     -- It was woken and has not taken what it was woken with.
     if token.woken and token.give_back then token.give_back(token.value) end
   end

@@ -1,4 +1,5 @@
-//! The natives of tasks: `here`, `sleep`, `token_of`, `origin`, `set_origin`, `has_failed`.
+//! The natives of tasks: `new_task`, `here`, `sleep`, `origin`, `set_origin`, `has_failed`, `token_of`, `mark`,
+//! `take_mark`.
 //!
 //! `token_of` and `set_origin` read and write local variables of a coroutine that is suspended. The debug library could
 //! as well, but makes a table for each look, and hosts take it away.
@@ -13,9 +14,24 @@ use super::{TABLE, capture_origin, guarded, panicked, vm, with_table};
 use crate::engine::{Delay, Origin, Repeat};
 use crate::vm::Vm;
 
-/// The functions that have the callbacks, by their names.
-const FUNCTIONS: [(&str, ffi::lua_CFunction); 5] =
-    [("here", here), ("sleep", sleep), ("origin", origin), ("set_origin", set_origin), ("has_failed", has_failed)];
+/// Which table a function has as its upvalue.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Upvalue {
+    Callbacks,
+    Waiting,
+}
+
+/// The functions, by their names.
+const FUNCTIONS: [(&str, ffi::lua_CFunction, Upvalue); 8] = [
+    ("here", here, Upvalue::Callbacks),
+    ("sleep", sleep, Upvalue::Callbacks),
+    ("origin", origin, Upvalue::Callbacks),
+    ("set_origin", set_origin, Upvalue::Callbacks),
+    ("has_failed", has_failed, Upvalue::Callbacks),
+    ("token_of", token_of, Upvalue::Waiting),
+    ("mark", mark, Upvalue::Waiting),
+    ("take_mark", take_mark, Upvalue::Waiting),
+];
 
 /// The local variable of a task's first function that its origin is kept in.
 const ORIGIN: c_int = 1;
@@ -23,12 +39,14 @@ const ORIGIN: c_int = 1;
 /// The local variable of a function that waits which tells what for.
 const TOKEN: &CStr = c"token";
 
-/// Adds the functions to `natives`. What sleeps is kept in `callbacks`; `waiting` is the set of functions that wait.
+/// Adds the functions to `natives`. What sleeps is kept in `callbacks`; `waiting` has the functions of the module that
+/// yield, and under "yield" Lua's own.
 pub fn add_functions(lua: &Lua, vm: &Rc<Vm>, natives: &Table, callbacks: &Table, waiting: &Table) -> Result<()> {
-    for (name, function) in FUNCTIONS {
-        natives.raw_set(name, with_table(lua, vm, function, callbacks)?)?;
+    for (name, function, table) in FUNCTIONS {
+        let table = if table == Upvalue::Callbacks { callbacks } else { waiting };
+        natives.raw_set(name, with_table(lua, vm, function, table)?)?;
     }
-    natives.raw_set("token_of", with_table(lua, vm, token_of, waiting)?)
+    Ok(())
 }
 
 /// The function `new_task(f, ...)`, which makes a coroutine that is to run `f(...)`: its function is `body` if there are
@@ -189,6 +207,76 @@ unsafe extern "C-unwind" fn has_failed(state: *mut ffi::lua_State) -> c_int {
         let co = ffi::lua_tothread(state, 1);
         ffi::lua_pushboolean(state, c_int::from(!co.is_null() && ffi::lua_status(co) > ffi::LUA_YIELD));
         1
+    }
+}
+
+/// `mark(co, node)`: leaves a mark in a coroutine that is suspended in `coroutine.yield`, or fresh, which is gone when
+/// anybody has resumed it. False where that cannot be.
+///
+/// The mark lies on the stack of the suspended `coroutine.yield`. Whoever resumes the coroutine puts the results of that
+/// call above it, and what lies below them is dropped when the call returns. A fresh coroutine needs none.
+unsafe extern "C-unwind" fn mark(state: *mut ffi::lua_State) -> c_int {
+    // SAFETY: no local of this frame has a destructor. The coroutine is suspended and has room for two values.
+    unsafe {
+        let co = ffi::lua_tothread(state, 1);
+        let is_marked = !co.is_null() && ffi::lua_checkstack(co, 2) != 0 && (is_fresh(co) || yields_itself(state, co));
+        if is_marked && !is_fresh(co) {
+            ffi::lua_pushlightuserdata(co, ffi::lua_topointer(state, 2).cast_mut());
+        }
+        ffi::lua_pushboolean(state, c_int::from(is_marked));
+        1
+    }
+}
+
+/// `take_mark(co, node)`: takes the mark away; false if it is gone.
+unsafe extern "C-unwind" fn take_mark(state: *mut ffi::lua_State) -> c_int {
+    // SAFETY: no local of this frame has a destructor. Only the stack of a suspended coroutine is looked at, and only the
+    // mark is taken from it.
+    unsafe {
+        let co = ffi::lua_tothread(state, 1);
+        let mark = ffi::lua_topointer(state, 2).cast_mut();
+        let mut is_there = !co.is_null() && is_fresh(co);
+        if !co.is_null() && ffi::lua_status(co) == ffi::LUA_YIELD && ffi::lua_gettop(co) > 0 {
+            is_there = ffi::lua_type(co, -1) == ffi::LUA_TLIGHTUSERDATA && ffi::lua_touserdata(co, -1) == mark;
+            if is_there {
+                ffi::lua_settop(co, -2);
+            }
+        }
+        ffi::lua_pushboolean(state, c_int::from(is_there));
+        1
+    }
+}
+
+/// Whether a coroutine has not begun yet: it holds its function and nothing else.
+///
+/// # Safety
+/// It is not the running one.
+unsafe fn is_fresh(co: *mut ffi::lua_State) -> bool {
+    // SAFETY: reads the state of a coroutine.
+    unsafe {
+        let mut call = MaybeUninit::<ffi::lua_Debug>::uninit();
+        ffi::lua_status(co) == ffi::LUA_OK
+            && ffi::lua_getstack(co, 0, call.as_mut_ptr()) == 0
+            && ffi::lua_gettop(co) > 0
+    }
+}
+
+/// Whether a coroutine is suspended in the `coroutine.yield` that is the function's table. Other C functions that yield
+/// may look at their stack when they go on.
+///
+/// # Safety
+/// The running function has `yield` as its second upvalue; the coroutine has room for a value.
+unsafe fn yields_itself(state: *mut ffi::lua_State, co: *mut ffi::lua_State) -> bool {
+    // SAFETY: `lua_getinfo` is given a level that `lua_getstack` has found, and pushes one value, which is taken off.
+    unsafe {
+        let mut call = MaybeUninit::<ffi::lua_Debug>::uninit();
+        if ffi::lua_status(co) != ffi::LUA_YIELD || ffi::lua_getstack(co, 0, call.as_mut_ptr()) == 0 {
+            return false;
+        }
+        ffi::lua_getinfo(co, c"f".as_ptr(), call.as_mut_ptr());
+        ffi::lua_xmove(co, state, 1);
+        ffi::lua_getfield(state, TABLE, c"yield".as_ptr());
+        ffi::lua_rawequal(state, -1, -2) != 0
     }
 }
 

@@ -166,7 +166,7 @@ function wait.resume_node(node)
     node.co = false
     resume_parked(node, co)
   elseif node.is_interrupted then
-    node.co = false
+    wait.forget_interrupt(co)
     after_resume(co, resume(co, RAISE, node.err))
   elseif compat.tells_yieldable or token_of(co) == node then
     node.co = false

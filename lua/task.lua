@@ -9,7 +9,7 @@ local pack, unpack, close = compat.pack, compat.unpack, compat.close
 local bad_argument, raise = check.bad_argument, check.raise
 local origin_here, set_origin = native.origin, native.set_origin
 local drop, suspend, set_timer, token_of, task_of = wait.drop, wait.suspend, wait.set_timer, wait.token_of, wait.task_of
-local doomed, WAKE = wait.doomed, wait.WAKE
+local doomed, WAKE, BY_HAND = wait.doomed, wait.WAKE, wait.BY_HAND
 local origins, names, bodies, describe = outcome.origins, outcome.names, outcome.bodies, outcome.describe
 local failed, keep_results = outcome.failed, outcome.ended
 local after_resume, running = loop.after_resume, coroutine.running
@@ -135,9 +135,13 @@ end
 
 local function resume_now(co, ...)
   co = task_of(co)
-  drop(co)
+  local is_in_wait = drop(co)
   adopt(co)
-  after_resume(co, resume(co, ...))
+  if is_in_wait then
+    after_resume(co, resume(co, BY_HAND, ...))
+  else
+    after_resume(co, resume(co, ...))
+  end
   return co
 end
 
@@ -239,6 +243,9 @@ local function cancel(co, reason)
   if close then
     local ok, failure = close(co)
     if not ok then errors.report(failure, "", "the clean-up of " .. source) end
+  else
+    -- Other code can still resume it, but it is not to wait again.
+    wait.doom(co, err)
   end
 end
 

@@ -21,7 +21,7 @@
 
 local native, compat, check, fifo = ...
 
-local error, select, setmetatable, type = error, select, setmetatable, type
+local error, pairs, select, setmetatable, type = error, pairs, select, setmetatable, type
 local resume, status, yield = coroutine.resume, coroutine.status, coroutine.yield
 local running, isyieldable = compat.running, compat.isyieldable
 local callbacks, set_wake, clear = native.callbacks, native.set_wake, native.clear
@@ -292,17 +292,27 @@ function wait.is_interrupted(co)
   return interrupts[co] ~= nil
 end
 
---- Ends what a coroutine waits for, since it goes on for another reason.
+--- Notes that an interruption has reached its coroutine, or is not to.
+local function forget_interrupt(co)
+  local node = interrupts[co]
+  if node then
+    node.co, interrupts[co] = false, nil
+  end
+end
+
+wait.forget_interrupt = forget_interrupt
+
+--- Ends what a coroutine waits for, since it goes on for another reason. Returns whether it is suspended in a function
+--- of ours: it has to be resumed with BY_HAND then.
 local function drop(co)
-  local token, interrupt, schedule = token_of(co), interrupts[co], schedules[co]
+  local token, schedule = token_of(co), schedules[co]
   if token ~= nil then release(token, co) end
   if schedule then
     release(schedule, co)
     schedules[co] = nil
   end
-  if interrupt then
-    interrupt.co, interrupts[co] = false, nil
-  end
+  forget_interrupt(co)
+  return token ~= nil
 end
 
 wait.drop = drop
@@ -314,9 +324,7 @@ local function not_woken(token, ...)
   if first == BY_HAND then return select(2, ...) end
   local co = running()
   release(token, co)
-  if interrupts[co] then
-    interrupts[co].co, interrupts[co] = false, nil
-  end
+  forget_interrupt(co)
   wait.on_resumed_by_hand(co)
   return ...
 end
@@ -440,10 +448,15 @@ end
 
 wait.current = current
 
+--- Makes every wait of a task raise `err` from now on.
+function wait.doom(co, err)
+  doomed[co], is_plain = err, false
+end
+
 --- Makes every wait of a task raise `err` from now on, the one that it is in as well. False if that cannot be: it is
 --- parked in a yield of its own.
 function wait.interrupt(co, err)
-  doomed[co], is_plain = err, false
+  wait.doom(co, err)
   if status(co) ~= "suspended" then return true end
   local token = token_of(co)
   if token == nil then return false end
@@ -542,6 +555,9 @@ function wait.discard()
   end
   first_ready, last_ready, next_turn.last = 1, 0, 0
   odd = (wait.looks_at_each and 1 or 0) + (stopped and 1 or 0)
+  for co in pairs(stale) do
+    stale[co] = nil
+  end
   fifo.clear(wait.microtasks)
   has_microtasks = false
 end

@@ -48,11 +48,13 @@ local function new_queue()
 end
 
 --- For each peer `spawn(fn)`, which starts a task, `give_way()` for within, and `run()`, which returns when all ended.
+--- `wait_for_turn()`, where there is one, goes on after the loop has looked for events.
 local peers = {}
 
 function peers.scheduler()
   local scheduler = require("scheduler")
-  return { spawn = scheduler.task.spawn, give_way = os.getenv("WAY") and scheduler.task.wait or scheduler.task.yield, run = scheduler.run }
+  local task = scheduler.task
+  return { spawn = task.spawn, give_way = task.yield, wait_for_turn = task.wait, run = scheduler.run }
 end
 
 --- luv has no tasks, so the queue is drained by an idle handle, once in each iteration: the loop looks for events in
@@ -71,6 +73,7 @@ function peers.luv()
     luv.run()
   end
 
+  queue.wait_for_turn = queue.give_way
   return queue
 end
 
@@ -82,6 +85,7 @@ function peers.cqueues()
       controller:wrap(fn)
     end,
     give_way = cqueues.poll, -- with nothing to wait for; `sleep(0)` is slower
+    wait_for_turn = cqueues.poll,
     run = function()
       assert(controller:loop())
     end,
@@ -113,24 +117,30 @@ function peers.raw()
 end
 
 local peer = measurement.choose(peers, name)()
-local give_way = peer.give_way
 
-local ended = 0
-local function task()
-  for _ = 1, count do
-    give_way()
+--- Measures tasks that call `give_way` all the time.
+local function measure(figure, give_way)
+  local ended = 0
+
+  local function task()
+    for _ = 1, count do
+      give_way()
+    end
+    ended = ended + 1
   end
-  ended = ended + 1
+
+  local function spawn_and_run()
+    for _ = 1, TASKS do
+      peer.spawn(task)
+    end
+    peer.run()
+  end
+
+  local seconds = measurement.time(spawn_and_run)
+  assert(ended == TASKS, ("only %d of %d tasks have ended"):format(ended, TASKS))
+  measurement.report(figure, TASKS * count / seconds, "ops/s")
 end
 
-local function spawn_and_run()
-  for _ = 1, TASKS do
-    peer.spawn(task)
-  end
-  peer.run()
-end
-
-local seconds = measurement.time(spawn_and_run)
-assert(ended == TASKS, ("only %d of %d tasks have ended"):format(ended, TASKS))
-measurement.report("switch", TASKS * count / seconds, "ops/s")
+measure("switch", peer.give_way)
+if peer.wait_for_turn then measure("turn", peer.wait_for_turn) end
 measurement.finish()

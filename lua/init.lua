@@ -2,7 +2,7 @@
 
 local native, load_part = ...
 
-local pairs, setmetatable, type = pairs, setmetatable, type
+local ipairs, pairs, setmetatable, type = ipairs, pairs, setmetatable, type
 
 local compat = load_part("compat.lua")
 local check = load_part("check.lua", compat)
@@ -13,7 +13,6 @@ local waiters = load_part("waiters.lua", wait)
 local outcome = load_part("outcome.lua", native, compat, errors, wait, waiters)
 local loop = load_part("loop.lua", native, compat, check, fifo, wait, outcome)
 local timer = load_part("timer.lua", native, compat, check, loop)
-local task = load_part("task.lua", native, compat, check, errors, wait, outcome, waiters, loop)
 
 local scheduler = {
   _VERSION = native.VERSION,
@@ -23,17 +22,6 @@ local scheduler = {
   now = native.now,
   on_error = errors.on_error,
   pending = wait.pending,
-  task = {
-    spawn = task.spawn,
-    defer = task.defer,
-    delay = task.delay,
-    wait = task.wait,
-    yield = task.yield,
-    cancel = task.cancel,
-    join = task.join,
-    status = task.status,
-    name = task.name,
-  },
 }
 
 for name, fn in pairs(timer) do
@@ -49,7 +37,7 @@ end
 
 function scheduler.await(awaitable)
   local kind = type(awaitable)
-  if kind == "thread" then return task.join(awaitable) end
+  if kind == "thread" then return scheduler.task.join(awaitable) end
   local method = (kind == "table" or kind == "userdata") and awaitable.await
   if not method then check.bad_argument(1, "await", "something to await", awaitable) end
   return method(awaitable)
@@ -63,80 +51,95 @@ function scheduler.stats()
   return stats
 end
 
--- What is not needed by every program is loaded when it is asked for: it would take longer than all the rest.
-local parts = {}
+-- What not every program needs is loaded when it is asked for: it would take longer than all the rest.
 
-function parts.clock()
-  return { clock = load_part("clock.lua", native, check, loop) }
+local function once(load)
+  local part
+  return function()
+    part = part or load()
+    return part
+  end
 end
 
-function parts.parallel()
-  local parallel = load_part("parallel.lua", native, compat, check, errors, wait, waiters, loop)
-  return { parallel = { run = parallel.run } }
+local task = once(function()
+  return load_part("task.lua", native, compat, check, errors, wait, outcome, waiters, loop)
+end)
+
+local nested = once(function()
+  return load_part("coroutine.lua", compat, check, wait)
+end)
+
+local scope = once(function()
+  return load_part("scope.lua", check, errors, wait, outcome, waiters, timer, task())
+end)
+
+--- Loads the tasks, which bring their own `start`.
+function loop.start(...)
+  return task().start(...)
 end
 
-local nested
-
-function parts.coroutine()
-  nested = load_part("coroutine.lua", compat, check, wait)
-  return {
-    coroutine = { wrap = nested.wrap, resume = nested.resume },
-    pcall = nested.pcall,
-    xpcall = nested.xpcall,
-  }
+--- Those fields of a part that are for users.
+local function public(part, ...)
+  local fields = {}
+  for _, name in ipairs({ ... }) do
+    fields[name] = part[name]
+  end
+  return fields
 end
 
-local scope
-
-function parts.scope()
-  scope = load_part("scope.lua", check, errors, wait, outcome, waiters, timer, task)
-  return { scope = scope.run, timeout = scope.timeout, shield = scope.shield }
-end
-
-function parts.execute_tasks()
-  return { execute_tasks = load_part("execute_tasks.lua", check, errors, waiters, task, scheduler.scope and scope) }
-end
-
-function parts.semaphore()
-  return { semaphore = load_part("semaphore.lua", check, wait, waiters, task, scheduler.pcall) }
-end
-
-function parts.mutex()
-  return { mutex = load_part("mutex.lua", check, wait, waiters, outcome, task, scheduler.pcall) }
-end
-
-function parts.event()
-  return { event = load_part("event.lua", check, wait, waiters) }
-end
-
-function parts.queue()
-  return { queue = load_part("queue.lua", check, errors, wait, waiters, fifo) }
-end
-
-local part_of = {
-  clock = parts.clock,
-  parallel = parts.parallel,
-  coroutine = parts.coroutine,
-  pcall = parts.coroutine,
-  xpcall = parts.coroutine,
-  scope = parts.scope,
-  timeout = parts.scope,
-  shield = parts.scope,
-  execute_tasks = parts.execute_tasks,
-  semaphore = parts.semaphore,
-  mutex = parts.mutex,
-  event = parts.event,
-  queue = parts.queue,
+--- What makes each further field of the module.
+local makers = {
+  clock = function()
+    return load_part("clock.lua", native, check, loop)
+  end,
+  parallel = function()
+    return public(load_part("parallel.lua", native, compat, check, errors, wait, waiters, loop), "run")
+  end,
+  task = function()
+    return public(task(), "spawn", "defer", "delay", "wait", "yield", "cancel", "join", "status", "name")
+  end,
+  coroutine = function()
+    return public(nested(), "wrap", "resume")
+  end,
+  pcall = function()
+    return nested().pcall
+  end,
+  xpcall = function()
+    return nested().xpcall
+  end,
+  scope = function()
+    return scope().run
+  end,
+  timeout = function()
+    return scope().timeout
+  end,
+  shield = function()
+    return scope().shield
+  end,
+  execute_tasks = function()
+    return load_part("execute_tasks.lua", check, errors, waiters, task(), scope())
+  end,
+  semaphore = function()
+    return load_part("semaphore.lua", check, wait, waiters, task(), nested().pcall)
+  end,
+  mutex = function()
+    return load_part("mutex.lua", check, wait, waiters, outcome, task(), nested().pcall)
+  end,
+  event = function()
+    return load_part("event.lua", check, wait, waiters)
+  end,
+  queue = function()
+    return load_part("queue.lua", check, errors, wait, waiters, fifo)
+  end,
 }
 
 setmetatable(scheduler, {
   __index = function(module, name)
-    local load = part_of[name]
-    if not load then return nil end
-    for key, value in pairs(load()) do
-      module[key], part_of[key] = value, nil
-    end
-    return module[name]
+    local make = makers[name]
+    if not make then return nil end
+    local field = make()
+    module[name] = field
+    return field
   end,
 })
 

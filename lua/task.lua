@@ -84,7 +84,7 @@ local function prime(origin, fn, ...)
 end
 
 --- Makes `fn(...)` a task that starts in the next turn; what becomes of it is for the caller to see.
-function loop.start(fn, source, ...)
+function task.start(fn, source, ...)
   local node = prime(source, fn, ...)
   outcome.watch(node.co, "is about to start").on_end = function() end
   wait.make_ready(node)

@@ -19,8 +19,10 @@ help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1	/p' Makefile | expand -t 20
 	@echo "Interpreters: $(LUAS). With LUA=luajit, say, demo, build, test and bench take that one."
 
-demo: setup $(call module,$(LUA)) ## builds, and runs the main example on real files (LUA=..., FOLDER=...)
+demo: setup $(call module,$(LUA)) ## builds, and runs the examples on real files (LUA=..., FOLDER=...)
 	@$(call with_module,$(LUA)) $(LUA) examples/analyse.lua $(FOLDER)
+	@echo
+	@$(call with_module,$(LUA)) $(LUA) examples/build.lua
 
 test: setup test-rust ## all tests in all interpreters (LUA=... for one)
 ifeq ($(origin LUA),file)

@@ -24,7 +24,8 @@ function carry(inner, ok, ...)
   local outer = running() or MAIN
   local token = wait.take_over(inner, outer)
   if token == nil then return ok, ... end
-  if doomed[outer] ~= nil then
+  local is_firm = type(token) == "table" and token.is_firm
+  if doomed[outer] ~= nil and not is_firm then
     wait.release(token, outer)
     return resume_carrying(inner, RAISE, wait.tell_doom(outer))
   end

@@ -56,7 +56,8 @@ function Run:task_ended(co, result)
   if not result.failed and not result.cancelled then
     self.results[key] = result[1]
   elseif self.collects then
-    self.errors[key] = result.err
+    -- A task that raised nil has failed as well.
+    self.errors[key] = result.err == nil and errors.new("task", "the error is nil", { key = key }) or result.err
   elseif result.failed or not self.scope.is_closing then
     local message = ("task %s failed: %s"):format(name_of(key), errors.describe(result.err))
     self.scope:fail(errors.new("task", message, { key = key, value = result.err, traceback = result.traceback }))

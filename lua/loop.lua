@@ -19,7 +19,8 @@ local begin_turn, next_work, is_out_of_time = native.begin_turn, native.next_wor
 local microtasks, token_of = wait.microtasks, wait.token_of
 local begin_tasks, has_ready, is_ready, run_ready = wait.begin_turn, wait.has_ready, wait.is_ready, wait.run_ready
 local failed, came_back = outcome.failed, outcome.came_back
-local MAIN, WAKE, RAISE, QUEUED, pending = wait.MAIN, wait.WAKE, wait.RAISE, wait.QUEUED, wait.pending
+local MAIN, WAKE, RAISE, BY_HAND = wait.MAIN, wait.WAKE, wait.RAISE, wait.BY_HAND
+local QUEUED, pending = wait.QUEUED, wait.pending
 
 -- The kinds of work that `next_work` names; MICROTASKS is ours: nothing but the microtasks.
 local ONCE, INTERVAL, SLEEPER = native.ONCE, native.INTERVAL, native.WAKE
@@ -149,11 +150,15 @@ function wait.resume_queued(co)
   if compat.tells_yieldable or token_of(co) == QUEUED then after_resume(co, resume(co, WAKE)) end
 end
 
---- Resumes a coroutine that is parked in a yield of its own, or fresh, as it was scheduled to be, unless other code
---- has resumed it since.
-local function resume_parked(node, co)
-  if status(co) ~= "suspended" or node.is_marked and not native.take_mark(co, node) then return end
-  if node.is_marked or token_of(co) == nil then after_resume(co, resume(co, unpack(node.args, 1, node.args.n))) end
+--- Resumes a coroutine as it was scheduled to be, unless other code has resumed it since.
+local function resume_scheduled(node, co)
+  local args = node.args
+  if status(co) ~= "suspended" then return end
+  if node.is_in_wait then
+    after_resume(co, resume(co, BY_HAND, unpack(args, 1, args.n)))
+  elseif not node.is_marked and token_of(co) == nil or node.is_marked and native.take_mark(co, node) then
+    after_resume(co, resume(co, unpack(args, 1, args.n)))
+  end
 end
 
 --- Resumes the coroutine of a node, unless it has gone on.
@@ -164,9 +169,9 @@ function wait.resume_node(node)
     wait.wake_main()
   elseif node.args then
     node.co = false
-    resume_parked(node, co)
+    resume_scheduled(node, co)
   elseif node.is_interrupted then
-    wait.forget_interrupt(co)
+    node.co = false
     after_resume(co, resume(co, RAISE, node.err))
   elseif compat.tells_yieldable or token_of(co) == node then
     node.co = false

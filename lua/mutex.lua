@@ -51,8 +51,7 @@ function Mutex:is_locked()
 end
 
 local function finish(self, owner, ok, ...)
-  task.pop_clean_up(owner)
-  if self.owner == owner then hand_over(self) end
+  if task.pop_clean_up(owner) and self.owner == owner then hand_over(self) end
   if not ok then error((...), 0) end
   return ...
 end
@@ -63,7 +62,7 @@ function Mutex:with(fn, ...)
   if self:lock() ~= true then check.raise("resumed by hand while it waited for the mutex") end
   local owner = self.owner
   task.push_clean_up(owner, function()
-    hand_over(self)
+    if self.owner == owner then hand_over(self) end
   end)
   return finish(self, owner, protected_call(fn, ...))
 end

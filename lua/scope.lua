@@ -5,7 +5,8 @@
 
 local check, errors, wait, outcome, waiters, timer, task = ...
 
-local error, ipairs, pairs, rawset, setmetatable, type = error, ipairs, pairs, rawset, setmetatable, type
+local error, ipairs, pairs = error, ipairs, pairs
+local rawequal, rawset, setmetatable, type = rawequal, rawset, setmetatable, type
 local sort = table.sort
 
 local scope = {}
@@ -35,10 +36,11 @@ end
 --- Notes the error of a child; the first one cancels the others.
 function Scope:fail(err)
   if self.has_failed then
-    self.failure = attach(self.failure, err)
+    -- One who has joined the child that failed has the same error.
+    if not rawequal(err, self.first_failure) then self.failure = attach(self.failure, err) end
     return
   end
-  self.has_failed, self.failure = true, err
+  self.has_failed, self.first_failure, self.failure = true, err, err
   self:stop("a sibling failed")
 end
 

@@ -43,8 +43,7 @@ end
 
 --- Gives the permit back after a protected call, and returns or raises what came of the call.
 local function finish(self, owner, ok, ...)
-  task.pop_clean_up(owner)
-  self:release()
+  if task.pop_clean_up(owner) then self:release() end
   if not ok then error((...), 0) end
   return ...
 end

@@ -94,9 +94,13 @@ end
 --- Refuses coroutines that cannot be resumed.
 local function check_resumable(co, name, position)
   local state, result = status(co), outcome.of(co)
-  local is_cancelled = result and result.cancelled
-  if not is_cancelled and (state == "suspended" or state ~= "dead" and name ~= "spawn") then return end
-  local what = is_cancelled and "cancelled" or state == "normal" and "waiting for one that it resumed" or state
+  local is_cancelled, token = result and result.cancelled, token_of(co)
+  local is_firm = type(token) == "table" and token.is_firm
+  if not is_cancelled and not is_firm and (state == "suspended" or state ~= "dead" and name ~= "spawn") then return end
+  local what = is_cancelled and "cancelled"
+    or is_firm and "waiting for the tasks of its scope"
+    or state == "normal" and "waiting for one that it resumed"
+    or state
   raise(("bad argument #%d to '%s' (the coroutine is %s)"):format(position, name, what))
 end
 
@@ -170,11 +174,10 @@ end
 --- A node for the scheduled resumption of a ready-made coroutine.
 local function schedule(co, ...)
   co = task_of(co)
-  drop(co)
   adopt(co)
   local node = { co = co, args = pack(...) }
-  if status(co) == "suspended" then node.is_marked = native.mark(co, node) end
-  wait.set_scheduled(co, node)
+  wait.replace(co, node)
+  if status(co) == "suspended" and not node.is_in_wait then node.is_marked = native.mark(co, node) end
   return node
 end
 
@@ -218,10 +221,13 @@ function task.push_clean_up(co, fn)
   list[#list + 1] = fn
 end
 
+--- Takes back the last `push_clean_up`. False if it was called meanwhile.
 function task.pop_clean_up(co)
   local list = clean_ups[co]
+  if not list then return false end
   list[#list] = nil
   if #list == 0 then clean_ups[co] = nil end
+  return true
 end
 
 local function clean_up(co)
@@ -307,7 +313,7 @@ function task.status(co)
   if state ~= "suspended" then return state end
   local token = token_of(co) or wait.scheduled(co)
   if token == nil then return "parked" end
-  if token == wait.QUEUED or wait.is_interrupted(co) then return "ready" end
+  if token == wait.QUEUED then return "ready" end
   return type(token) == "table" and not token.timer and not token.list and "ready" or "waiting"
 end
 

@@ -57,8 +57,12 @@ local wait = {
 }
 
 local doomed, protected_in, pending = wait.doomed, wait.protected_in, wait.pending
-local interrupts = setmetatable({}, { __mode = "kv" }) -- the nodes by which tasks are about to be interrupted
-local schedules = setmetatable({}, { __mode = "kv" }) -- the nodes by which parked coroutines are to be resumed
+-- The nodes that have taken the place of tokens: by which a coroutine that waits is about to be interrupted, or is
+-- scheduled to go on; GONE if it waits for nothing any more and was not resumed yet.
+local replaced = setmetatable({}, { __mode = "kv" })
+local GONE = { co = false }
+-- The nodes by which coroutines that are parked or fresh are scheduled to go on.
+local schedules = setmetatable({}, { __mode = "kv" })
 local swallowed = setmetatable({}, { __mode = "k" }) -- how often a doomed task was told
 local main_token -- what the main thread waits for
 local now = 0 -- the time, in nanoseconds, at which the running turn began
@@ -226,10 +230,16 @@ if not compat.tells_yieldable then wait.look_at_each() end
 local waiting = native.waiting
 waiting.yield = yield
 
+--- Whether a coroutine is suspended in a function of ours.
+local function is_in_wait(co)
+  return native_token_of(co) ~= nil
+end
+
 --- What a suspended coroutine waits for; nil if it is parked in a yield of its own, or fresh.
 local function token_of(co)
   if co == MAIN then return main_token end
-  return native_token_of(co)
+  local token = native_token_of(co)
+  return token ~= nil and replaced[co] or token
 end
 
 wait.token_of = token_of
@@ -277,54 +287,47 @@ end
 
 wait.release = release
 
---- Notes that a coroutine which is parked in a yield of its own, or fresh, is to be resumed by `node`.
-function wait.set_scheduled(co, node)
-  schedules[co] = node
-end
-
---- The node of a scheduled resumption that is still to come.
-function wait.scheduled(co)
-  local node = schedules[co]
-  if node and node.co then return node end
-end
-
-function wait.is_interrupted(co)
-  return interrupts[co] ~= nil
-end
-
---- Notes that an interruption has reached its coroutine, or is not to.
-local function forget_interrupt(co)
-  local node = interrupts[co]
-  if node then
-    node.co, interrupts[co] = false, nil
-  end
-end
-
-wait.forget_interrupt = forget_interrupt
-
---- Ends what a coroutine waits for, since it goes on for another reason. Returns whether it is suspended in a function
---- of ours: it has to be resumed with BY_HAND then.
+--- Ends what a coroutine waits for, since it goes on for another reason, or is to. Returns whether it is suspended in a
+--- function of ours: it has to be resumed with BY_HAND then.
 local function drop(co)
   local token, schedule = token_of(co), schedules[co]
-  if token ~= nil then release(token, co) end
   if schedule then
     release(schedule, co)
     schedules[co] = nil
   end
-  forget_interrupt(co)
-  return token ~= nil
+  if token == nil then return false end
+  release(token, co)
+  replaced[co] = GONE
+  return true
 end
 
 wait.drop = drop
 
+--- Lets a coroutine wait for `node` alone: to be resumed by it.
+function wait.replace(co, node)
+  node.is_in_wait = drop(co)
+  if node.is_in_wait then
+    replaced[co] = node
+  else
+    schedules[co] = node
+  end
+end
+
+--- The node by which a parked coroutine is scheduled to go on.
+function wait.scheduled(co)
+  local node = schedules[co]
+  if node and node.co and not is_in_wait(co) then return node end
+end
+
 --- What a call of ours returns whose coroutine was not resumed with WAKE.
 local function not_woken(token, ...)
   local first, err = ...
+  local co = running()
+  local node = replaced[co]
+  replaced[co] = nil
   if first == RAISE then error(err, 0) end
   if first == BY_HAND then return select(2, ...) end
-  local co = running()
-  release(token, co)
-  forget_interrupt(co)
+  release(node or token, co)
   wait.on_resumed_by_hand(co)
   return ...
 end
@@ -367,10 +370,10 @@ function wait.suspend_through(token, co, again)
     else
       first, err = yield(pending)
     end
-    if first == RAISE then
-      interruption = err
-      again(co, err)
-    end
+    replaced[co] = nil
+    if first ~= RAISE then err = nil end
+    if first ~= WAKE and not token.co then again(co, err) end
+    interruption = interruption or err
   until first == WAKE
   return interruption
 end
@@ -406,8 +409,10 @@ end
 --- resumed with by hand is for the one inside, as if it had been resumed so.
 local function carried(token, ...)
   local first = ...
-  if first == WAKE or first == RAISE or first == BY_HAND then return ... end
-  return BY_HAND, not_woken(token, ...)
+  if first == WAKE then return WAKE end
+  if first ~= RAISE and first ~= BY_HAND then return BY_HAND, not_woken(token, ...) end
+  replaced[running()] = nil
+  return ...
 end
 
 --- Suspends a coroutine that waits in the place of one inside; returns what that one is to be resumed with.
@@ -461,10 +466,9 @@ function wait.interrupt(co, err)
   local token = token_of(co)
   if token == nil then return false end
   -- What was woken already has succeeded; the next wait raises.
-  if token == QUEUED or type(token) == "table" and token.woken or interrupts[co] then return true end
-  release(token, co)
+  if token == QUEUED or type(token) == "table" and (token.woken or token.is_interrupted) then return true end
   local node = { co = co, is_interrupted = true, err = err }
-  interrupts[co] = node
+  wait.replace(co, node)
   wait.make_ready(node)
   return true
 end

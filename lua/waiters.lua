@@ -46,12 +46,12 @@ end
 --- Waits in a list until woken, whatever else happens. Returns the error that the wait would have been interrupted
 --- with; `on_interruption` is called with it at once.
 function waiters.wait_through(list, on_interruption)
-  local node = { co = current("shielded") }
+  local node = { co = current("shielded"), is_firm = true }
   push(list, node)
-  return wait.suspend_through(node, node.co, function(co, err)
+  return wait.suspend_through(node, node.co, function(co, interruption)
     node.co = co
     push(list, node)
-    if on_interruption then on_interruption(err) end
+    if interruption ~= nil and on_interruption then on_interruption(interruption) end
   end)
 end
 

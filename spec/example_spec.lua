@@ -1,4 +1,4 @@
--- Runs examples/analyse.lua as users run it, in a process of its own.
+-- Runs the examples as users run them, in processes of their own.
 
 local child = require("spec.support.child")
 
@@ -42,6 +42,14 @@ local THIRD = "value = 1\r\n\r\nvalue = value"
 
 local folder
 
+local function read(name)
+  local file = io.open(folder .. "/" .. name, "rb")
+  if not file then return nil end
+  local text = file:read("*a")
+  file:close()
+  return text
+end
+
 local function write(name, text)
   local file = assert(io.open(folder .. "/" .. name, "wb"))
   file:write(text)
@@ -54,6 +62,16 @@ local function shell(command, ...)
     words[i] = child.quote(word)
   end
   os.execute(command .. " " .. table.concat(words, " "))
+end
+
+local function make_folder()
+  folder = os.tmpname()
+  os.remove(folder)
+  shell("mkdir", folder)
+end
+
+local function remove_folder()
+  shell("rm -r", folder)
 end
 
 local function analyse(...)
@@ -71,14 +89,11 @@ end
 
 describe("examples/analyse.lua", function()
   before_each(function()
-    folder = os.tmpname()
-    os.remove(folder)
-    shell("mkdir", folder, folder .. "/it's deep")
+    make_folder()
+    shell("mkdir", folder .. "/it's deep")
   end)
 
-  after_each(function()
-    shell("rm -r", folder)
-  end)
+  after_each(remove_folder)
 
   describe("given a folder with three files", function()
     before_each(function()
@@ -163,6 +178,209 @@ describe("examples/analyse.lua", function()
       assert.are.equal(2, result.code)
       assert.are.equal("", result.out)
       assert.matches("^analyse: [^\n]+\n\nusage: ", result.err)
+    end
+  end)
+end)
+
+--- Builds by a description, in the folder "it's made".
+local function build(description, ...)
+  write("build.lua", description)
+  return child.run({ "examples/build.lua", "--file", folder .. "/build.lua", "--folder", folder .. "/it's made", ... })
+end
+
+--- A list of rules whose commands note in the file "trace" when each begins and ends.
+local function traced(rules)
+  local pattern = "{ target = '(%w+)',"
+  return "return {" .. rules:gsub(pattern, function(target)
+    local command = ("echo +%s >>trace; sleep 0.1; cat $in >$out; echo -%s >>trace"):format(target, target)
+    return ("{ target = '%s', run = '%s',"):format(target, command)
+  end) .. "}"
+end
+
+local function trace()
+  return ((read("it's made/trace") or ""):gsub("\n", " "))
+end
+
+local function most_at_once()
+  local now, most = 0, 0
+  for sign in trace():gmatch("[+-]") do
+    now = sign == "+" and now + 1 or now - 1
+    most = math.max(most, now)
+  end
+  return most
+end
+
+local FOUR = traced([[
+  { target = 'a', from = { 'first.txt' } },
+  { target = 'b', from = { 'first.txt' } },
+  { target = 'c', from = { 'first.txt' } },
+  { target = 'd', from = { 'first.txt' } },
+  { target = 'all', from = { 'a', 'b', 'c', 'd' } },
+]])
+
+describe("examples/build.lua", function()
+  before_each(function()
+    make_folder()
+    write("first.txt", "first\n")
+    write("second.txt", "second\n")
+  end)
+
+  after_each(remove_folder)
+
+  it("builds its own description", function()
+    local result = child.run({ "examples/build.lua", "--folder", folder .. "/made" })
+    assert.are.equal("", result.err)
+    assert.are.equal(0, result.code)
+    assert.matches("\n%[10/10%] ", result.out)
+    assert.matches("\n10 targets built in ", result.out)
+    assert.are.equal("passed\n", read("made/test"))
+  end)
+
+  it("removes the temporary folder in which it builds when none is given", function()
+    write("build.lua", "return { { target = 'here', run = 'pwd' } }")
+    local temporary, description = "TMPDIR=" .. folder, folder .. "/build.lua"
+    local words = { "env", temporary, child.interpreter, "examples/build.lua", "--file", description }
+    assert.are.equal(0, child.command(words).code)
+    assert.are.same({ code = 0, out = "build.lua\nfirst.txt\nsecond.txt\n", err = "" }, child.command({ "ls", folder }))
+  end)
+
+  it("builds each target after those that it needs", function()
+    local result = build(traced([[
+      { target = 'last', from = { 'middle', 'second.txt' }, also = { 'other' } },
+      { target = 'middle', from = { 'first.txt' } },
+      { target = 'other', from = { 'middle' } },
+    ]]), "--jobs", "8")
+    assert.are.equal("", result.err)
+    assert.are.equal(0, result.code)
+    assert.are.equal("+middle -middle +other -other +last -last ", trace())
+    assert.are.equal("first\nsecond\n", read("it's made/last"))
+  end)
+
+  it("runs as many commands at once as it may", function()
+    assert.are.equal(0, build(FOUR, "--jobs", "3", "all").code)
+    assert.are.equal(3, most_at_once())
+  end)
+
+  it("runs them one by one", function()
+    assert.are.equal(0, build(FOUR, "--jobs", "1", "all").code)
+    assert.are.equal("+a -a +b -b +c -c +d -d +all -all ", trace())
+  end)
+
+  it("builds the targets that it is given, or the first one", function()
+    assert.are.equal(0, build(FOUR, "--jobs", "1").code)
+    assert.are.equal("+a -a ", trace())
+    assert.are.equal(0, build(FOUR, "--jobs", "1", "c", "d", "a").code)
+    assert.are.equal("+a -a +c -c +d -d ", trace())
+  end)
+
+  it("takes a rule without a command for a name", function()
+    local result = build([[return {
+      { target = "both", from = { "first.txt", "second.txt" } },
+      { target = "copy", from = { "both" }, run = "cat $in >$out" },
+    }]], "copy")
+    assert.are.equal(0, result.code)
+    assert.are.equal("first\nsecond\n", read("it's made/copy"))
+  end)
+
+  it("builds nothing that is up to date, and what was changed with all that it is part of", function()
+    local description = [[return {
+      { target = "all", from = { "x", "y" } },
+      { target = "x", from = { "first.txt" }, run = "cp $in $out" },
+      { target = "y", from = { "z" }, run = "cp $in $out" },
+      { target = "z", from = { "second.txt" }, run = "cp $in $out" },
+    }]]
+    assert.matches("\n3 targets built", build(description).out)
+    assert.are.same({ code = 0, out = "nothing to do\n", err = "" }, build(description))
+    write("second.txt", "changed\n")
+    local result = build(description, "--jobs", "1")
+    assert.matches("^%[1/2%] z, [^\n]+\n%[2/2%] y, [^\n]+\n2 targets built", result.out)
+    assert.are.equal("changed\n", read("it's made/y"))
+  end)
+
+  it("stops at the first error, and says which command it was and what it wrote", function()
+    local start = os.time()
+    local result = build([[return {
+      { target = "all", from = { "slow", "bad", "later" } },
+      { target = "slow", run = "trap 'echo stopped >>trace; exit 1' TERM; echo half >$out; sleep 30 & wait" },
+      { target = "bad", run = "echo what happened; echo half >$out; sleep 0.2; exit 3" },
+      { target = "later", from = { "bad" }, run = "echo later >>trace" },
+    }]], "--jobs", "8")
+    assert.are.equal(1, result.code)
+    assert.matches("^build: bad failed: exit status 3\n  echo what happened; [^\n]+\nwhat happened\n$", result.err)
+    assert.are.equal("stopped ", trace())
+    assert.is_nil(read("it's made/bad"))
+    assert.is_nil(read("it's made/slow"))
+    assert.is_true(os.time() - start < 20)
+  end)
+
+  --- Builds a target that takes too long, with a command that goes on writing until it is killed.
+  local function build_too_long(command)
+    local result = build(("return { { target = 'slow', run = [[%s]] } }"):format(command), "--timeout", "0.2")
+    assert.are.equal(1, result.code)
+    assert.matches("^build: slow failed: not done within 0.2 s\n", result.err)
+    local written = trace()
+    os.execute("sleep 0.3")
+    assert.are_not.equal("", written)
+    assert.are.equal(written, trace())
+  end
+
+  it("gives up a command that takes too long, with all that it has started", function()
+    build_too_long("(while echo here >>trace; do sleep 0.05; done) & sleep 30")
+  end)
+
+  it("kills a command that does not want to end", function()
+    build_too_long("trap '' TERM; while echo here >>trace; do sleep 0.05; done")
+  end)
+
+  it("rewrites one line on a terminal", function()
+    write("build.lua", FOUR)
+    local words = { child.interpreter, "examples/build.lua", "--file", folder .. "/build.lua", "all" }
+    for i, word in ipairs(words) do
+      words[i] = child.quote(word)
+    end
+    local result = child.command({ "script", "-q", "-e", "-c", table.concat(words, " "), "/dev/null" })
+    assert.are.equal(0, result.code)
+    assert.matches("\r\27%[K%[%d/5%] %d+%.%d s: a", result.out)
+    assert.matches("^[^\n]*\r\27%[K5 targets built", result.out)
+  end)
+
+  it("refuses descriptions that make no sense", function()
+    local refused = {
+      ["syntax"] = { "return {", "build.lua:1: " },
+      ["no rules"] = { "return {}", "build.lua: no rules$" },
+      ["no target"] = { "return { {} }", "build.lua: rule 1 has no target$" },
+      ["a list that is none"] = { "return { { target = 'a', from = 'b' } }", "'from' of a must be a list$" },
+      ["a command that is none"] = { "return { { target = 'a', run = {} } }", "'run' of a must be a command$" },
+      ["twice"] = { "return { { target = 'a' }, { target = 'a' } }", "two rules make a$" },
+      ["missing"] = { "return { { target = 'a', from = { 'b' } } }", "/b is missing, and no rule makes it$" },
+      ["a cycle"] = {
+        "return { { target = 'a', from = { 'b' } }, { target = 'b', also = { 'a' } } }",
+        "^build: a target needs itself: a %-> b %-> a$",
+      },
+    }
+    for what, case in pairs(refused) do
+      local result = build(case[1])
+      assert.are.equal(1, result.code, what)
+      assert.are.equal("", result.out)
+      assert.matches("^build: [^\n]+\n$", result.err)
+      assert.matches(case[2], (result.err:gsub("\n$", "")))
+    end
+    assert.are.equal("build: no rule makes b\n", build("return { { target = 'a' } }", "b").err)
+  end)
+
+  it("explains itself", function()
+    local result = child.run({ "examples/build.lua", "--help" })
+    assert.are.equal(0, result.code)
+    assert.matches("^usage: ", result.out)
+  end)
+
+  it("refuses options that make no sense", function()
+    local refused = { { "--bad" }, { "--jobs" }, { "--jobs", "0" }, { "--jobs", "1.5" }, { "--timeout", "0" } }
+    for _, words in ipairs(refused) do
+      local result = child.run({ "examples/build.lua", (table.unpack or unpack)(words) })
+      assert.are.equal(2, result.code)
+      assert.are.equal("", result.out)
+      assert.matches("^build: [^\n]+\n\nusage: ", result.err)
     end
   end)
 end)

@@ -2,11 +2,21 @@
 
 -- What `require("scheduler")` returns, for lua-language-server. Nothing here runs.
 --
--- Units: milliseconds in the JavaScript family, `now` and `poll`; seconds in `clock`.
+-- Units: milliseconds in the JavaScript family, `now` and `poll`; seconds elsewhere.
 -- A bad argument raises at the call, "bad argument #2 to 'setTimeout' (number expected, got string)", and leaves no
 -- trace. Rules that were taken from somewhere name the source:
 --   HTML: https://html.spec.whatwg.org/multipage/timers-and-user-prompts.html
 --   Node: https://nodejs.org/api/timers.html
+--   Roblox: https://create.roblox.com/docs/reference/engine/libraries/task
+--   trio: https://trio.readthedocs.io/en/stable/reference-core.html (nurseries, cancel scopes)
+--   tokio: https://docs.rs/tokio/latest/tokio/sync/ (Semaphore, Mutex, Notify, mpsc)
+--
+-- A call that waits suspends the coroutine that it is called in, and whoever resumed that gets `scheduler.pending`. On
+-- the main thread it turns the loop. Resumed by hand before its time, it returns what was passed to `resume`. It raises
+-- where the coroutine cannot yield ("cannot wait here: ..."; in Lua 5.1 and 5.2 it is Lua's own error), on the main
+-- thread while the scheduler is running, after `stop` and when nothing is left that could end the wait, and a
+-- cancellation (`scheduler.scope`). PUC Lua 5.1 cannot yield inside `pcall` (`scheduler.pcall` can), a metamethod or an
+-- iterator.
 
 ---A function, or a value whose metatable has `__call`.
 ---@alias scheduler.Callable function|table|userdata
@@ -34,13 +44,13 @@
 ---Counters since the module was loaded, and what is pending.
 ---@class scheduler.Stats
 ---@field turns integer Turns of the loop.
----@field timers_pending integer Timers, intervals and immediates that are set.
----@field timers_fired integer Timers that fired; each tick of an interval counts.
+---@field timers_pending integer Timers, intervals and immediates that are set, and tasks that wait for their time.
+---@field timers_fired integer Timers that fired; each tick of an interval counts, and each wait that was over.
 ---@field immediates_run integer Immediates that ran.
 ---@field microtasks_pending integer Microtasks that are queued.
 ---@field microtasks_run integer Microtasks that ran.
----@field tasks_waiting integer Coroutines that wait in `await`.
----@field tasks_resumed integer Coroutines that the loop started or woke.
+---@field tasks_waiting integer Coroutines that wait in lists: in `join`, for jobs, scopes, locks, events and queues.
+---@field tasks_resumed integer Coroutines that the loop started or woke. `task.spawn` starts them without the loop.
 ---@field jobs_pending integer Jobs whose outcome is still to come.
 ---@field jobs_sent integer Jobs that were sent from this Lua state.
 ---@field workers integer Worker threads that were started in this process, by all Lua states of it.
@@ -56,22 +66,30 @@
 ---@field origin string Where it was started, "file:line".
 local Job = {}
 
----Waits for the job and returns its results; may be called again, by many. See `scheduler.await` for where one can
----wait.
+---Waits for the job and returns its results; may be called again, by many.
 ---
----Raises a `scheduler.JobError` if the job failed.
+---Raises a `scheduler.Error` of the kind "error" or "lost" if the job failed.
 ---@return any ...
 function Job:await() end
 
----What a job fails with. `tostring` gives the message and the traceback. The kind is
---- * `"error"`: the function raised, or its results cannot cross;
---- * `"lost"`: the worker died or could not be made, or this process was forked while the job was in flight.
----@class scheduler.JobError
----@field kind "error"|"lost"
+---The errors of the library that a program may want to tell apart. `tostring` gives the message, and the traceback if
+---there is one. The kind is
+--- * `"cancelled"`: the task was cancelled, or the scope that it is in;
+--- * `"timeout"`: the time of `timeout`, or of a `scope` or `execute_tasks`, was over;
+--- * `"task"`: a task of `execute_tasks` failed;
+--- * `"closed"`: the queue is closed;
+--- * `"error"`: the function of a job raised, or its results cannot cross;
+--- * `"lost"`: the worker of a job died or could not be made, or this process was forked while the job was in flight;
+---   or a task ended where other code had resumed it, so that nothing is known of its results.
+---@class scheduler.Error
+---@field kind "cancelled"|"timeout"|"task"|"closed"|"error"|"lost"
 ---@field message string The error in words.
----@field traceback string That of the worker; "" where there is none.
----@field value any The error value itself; nil where it cannot cross.
----@field origin string Where the job was started, "file:line".
+---@field reason? any "cancelled": what was given to `Scope:cancel`, or why the scope was cancelled.
+---@field key? any "task": the key of the task.
+---@field value? any "task", "error": the error value itself; nil where it cannot cross from a worker.
+---@field traceback? string "task", "error", "lost": that of the task or the worker; "" where there is none.
+---@field origin? string "error", "lost": where the job was started, "file:line".
+---@field later? any[] Errors of a scope that came after this one.
 
 ---@class scheduler
 ---@field _VERSION string
@@ -115,17 +133,10 @@ function scheduler.stop() end
 ---@return number ms
 function scheduler.now() end
 
----Waits for `x` and returns its results: calls `x:await()`.
+---Waits for `x` and returns its results: calls `x:await()`, or joins the task.
 ---
----In a callback or another coroutine it suspends that coroutine, and whoever resumed it gets `scheduler.pending`. Who
----resumes it before its time makes the call return what was passed to `resume`. On the main thread it turns the loop
----until `x` is settled.
----
----Raises what `x` failed with; "cannot wait here: ..." where the coroutine cannot yield (in Lua 5.1 and 5.2 it is Lua's
----own error); on the main thread also when nothing is left that could end the wait, after `stop`, and in an error
----handler while the scheduler is running. In PUC Lua 5.1 a coroutine cannot wait inside `pcall`, a metamethod or an
----iterator.
----@param x scheduler.Awaitable
+---Raises what `x` failed with.
+---@param x scheduler.Awaitable|thread
 ---@return any ...
 function scheduler.await(x) end
 
@@ -215,14 +226,372 @@ function scheduler.hasRef(id) end
 ---@return boolean is_set
 function scheduler.refresh(id) end
 
+-- Tasks -----------------------------------------------------------------------------------------------------------
+
+---Coroutines that the loop resumes. A task that is waited for, by `join` or by a scope, gives its error there; that of
+---any other goes to the error handler.
+---@class scheduler.task
+scheduler.task = {}
+
+---The coroutine of a task whose function returns an `R` first.
+---@class scheduler.Task<R>: thread
+
+---@alias scheduler.TaskStatus
+---| "running" # it is the one that asks
+---| "normal" # it waits for a coroutine that it has resumed
+---| "ready" # it goes on in this turn or the next
+---| "waiting" # it waits in a call of the library
+---| "parked" # it is suspended in a `coroutine.yield` of its own, or has not begun and nothing is going to start it
+---| "done" # it has returned
+---| "failed" # it has raised
+---| "cancelled" # it was cancelled
+
+---Runs `f(...)` as a task now, up to its first wait, or resumes a coroutine with `...` (Roblox). Returns the coroutine,
+---also if it has ended or failed; the caller goes on.
+---
+---Raises if `f` cannot be called, and if the coroutine is dead, cancelled or running.
+---@generic R
+---@param f fun(...: any): R
+---@param ... any
+---@return scheduler.Task<R> co
+---@overload fun(co: thread|scheduler.Callable, ...: any): thread
+function scheduler.task.spawn(f, ...) end
+
+---Runs `f(...)` as a task, or resumes a coroutine, after all that is ready now, in the same turn; first in first out
+---(Roblox). Of tasks that defer without end, 10,000 run in a turn.
+---
+---Raises if `f` cannot be called, and if the coroutine is dead or cancelled.
+---@generic R
+---@param f fun(...: any): R
+---@param ... any
+---@return scheduler.Task<R> co
+---@overload fun(co: thread|scheduler.Callable, ...: any): thread
+function scheduler.task.defer(f, ...) end
+
+---Runs `f(...)` as a task, or resumes a coroutine, after so many seconds; never early, never in the same turn (Roblox).
+---Who resumes it before runs `f` with those arguments, followed by what is passed to `resume`; the delay is dropped.
+---
+---Raises if `seconds` is NaN or no number, if `f` cannot be called, and if the coroutine is dead or cancelled.
+---@generic R
+---@param seconds? number Nil or negative is 0; `math.huge` is never.
+---@param f fun(...: any): R
+---@param ... any
+---@return scheduler.Task<R> co
+---@overload fun(seconds?: number, co: thread|scheduler.Callable, ...: any): thread
+function scheduler.task.delay(seconds, f, ...) end
+
+---Waits, and returns the seconds that have elapsed (Roblox). Never returns in the same turn: without a duration it goes
+---on in the next one, in a game that calls `scheduler.poll` once a frame in the next frame.
+---
+---Raises if `seconds` is NaN or no number.
+---@param seconds? number Missing or negative is 0; `math.huge` waits until resumed or cancelled.
+---@return number elapsed
+function scheduler.task.wait(seconds) end
+
+---Gives way: goes on after all that is ready now, in the same turn (tokio's `yield_now`).
+function scheduler.task.yield() end
+
+---Waits for the end of a task and returns its results. May be called at any time, by many, and again.
+---
+---Raises the error of the task; a `scheduler.Error` of the kind "cancelled" if it was cancelled; and at once if the
+---wait would never end, since the task waits for the caller ("this join would never end: ...").
+---@generic R
+---@param co scheduler.Task<R>
+---@return R
+---@return any ...
+---@overload fun(co: thread): any ...
+function scheduler.task.join(co) end
+
+---Ends a task where it waits, or before it has begun: it is never resumed again (Roblox). Lua 5.4 closes its `<close>`
+---variables; nothing else of it runs, no `pcall` sees it. Semaphores and mutexes that it holds in `with` are given
+---back, and scopes that it runs are cancelled. Dead or cancelled: does nothing.
+---
+---Raises if the task is running, or waits for a coroutine that it has resumed.
+---@param co thread
+function scheduler.task.cancel(co) end
+
+---@param co thread
+---@return scheduler.TaskStatus
+function scheduler.task.status(co) end
+
+---The name of a task, which messages use; sets it if a second argument is given, nil too.
+---
+---Raises if the name is neither a string nor nil.
+---@param co thread
+---@param name? string
+---@return string? name
+function scheduler.task.name(co, name) end
+
+---Options of `execute_tasks`.
+---@class scheduler.ExecuteOptions
+---@field errors? "collect" All tasks run, and their errors are returned.
+---@field timeout? number Seconds for all together.
+---@field progress? fun(done: integer, total: integer) Called for each task that has ended.
+
+---Runs the functions of a table as tasks, at most so many at a time, and waits for them. They start in the order of
+---their keys: numbers, then strings. Returns the first result of each under the same key.
+---
+---The first error cancels the rest and is raised, as a `scheduler.Error` of the kind "task" with `key` and `value`.
+---With `errors = "collect"` all run, and a second table has the errors themselves, by key.
+---
+---Raises "timeout" if the time is over; and if `tasks` is no table of functions, if the limit is not a whole number
+---above 0, and for an unknown option.
+---@generic K, R
+---@param tasks table<K, fun(): R>
+---@param max_concurrency? integer No limit unless given.
+---@param options? scheduler.ExecuteOptions
+---@return table<K, R> results
+---@return table<K, any>? errors
+function scheduler.execute_tasks(tasks, max_concurrency, options) end
+
+-- Scopes ----------------------------------------------------------------------------------------------------------
+
+---@class scheduler.ScopeOptions
+---@field timeout? number Seconds after which the scope is cancelled; it then raises an error of the kind "timeout".
+---@field name? string For messages.
+
+---Tasks that end together; given to the function of `scheduler.scope`.
+---@class scheduler.Scope
+local Scope = {}
+
+---Starts a child, as `task.spawn` does.
+---
+---Raises if `f` cannot be called, and if the scope is closing: an error or a cancellation has come, or it has ended.
+---@generic R
+---@param f fun(...: any): R
+---@param ... any
+---@return scheduler.Task<R> co
+function Scope:spawn(f, ...) end
+
+---Cancels all children, and the function of the scope. That is no error: the scope then returns nothing.
+---@param reason? any The field `reason` of the errors that they get.
+function Scope:cancel(reason) end
+
+---Calls `fn(scope)` as the first child of a scope, and waits for all children. Returns what `fn` returned (trio: a
+---nursery).
+---
+---The first error of a child cancels the others and is raised when all have ended. Later ones are attached to it: to a
+---string in words, to a table in the field `later`; if it is neither they go to the error handler. Whoever cancels the
+---task that runs the scope cancels the children.
+---
+---A child that is cancelled gets a `scheduler.Error` of the kind "cancelled" raised where it waits, and at every wait
+---from then on (trio); after a hundred that it has caught it ends there. `shield` is for clean-up that waits. A child
+---that is parked in a `coroutine.yield` of its own ends as by `task.cancel`.
+---@generic R
+---@param fn fun(scope: scheduler.Scope): R
+---@param options? scheduler.ScopeOptions
+---@return R
+---@return any ...
+function scheduler.scope(fn, options) end
+
+---Calls `fn(...)` in a scope of its own and returns its results; raises a `scheduler.Error` of the kind "timeout" if it
+---takes longer than so many seconds (trio: `fail_after`). `fn` is cancelled first, see `scope`, and may clean up.
+---
+---Raises if `seconds` is NaN or no number, and if `fn` cannot be called.
+---@generic R
+---@param seconds number
+---@param fn fun(...: any): R
+---@param ... any
+---@return R
+---@return any ...
+function scheduler.timeout(seconds, fn, ...) end
+
+---Calls `fn(...)` in a task that no cancellation of the caller reaches, and waits for it in spite of any; the next wait
+---outside raises again (trio: a shielded cancel scope). Returns or raises what `fn` does.
+---@generic R
+---@param fn fun(...: any): R
+---@param ... any
+---@return R
+---@return any ...
+function scheduler.shield(fn, ...) end
+
+-- Limits and queues -----------------------------------------------------------------------------------------------
+
+-- All are first come, first served. A task that is cancelled while it waits leaves no hole, and what it was woken with
+-- goes to the next. Every duration is in seconds; NaN raises; nil is no limit.
+
+---At most so many at a time (tokio).
+---@class scheduler.Semaphore
+local Semaphore = {}
+
+---Makes a semaphore with so many permits. Raises if that is not a whole number above 0.
+---@param permits integer
+---@return scheduler.Semaphore
+function scheduler.semaphore(permits) end
+
+---Takes a permit, and waits for one if there is none. False and "timeout" if that takes too long.
+---@param seconds? number
+---@return boolean acquired
+---@return "timeout"? reason
+function Semaphore:acquire(seconds) end
+
+---Takes a permit if there is one.
+---@return boolean acquired
+function Semaphore:try_acquire() end
+
+---Gives a permit back: any task may. Raises if all are back already.
+function Semaphore:release() end
+
+---How many permits are left.
+---@return integer
+function Semaphore:available() end
+
+---Calls `fn(...)` with a permit, and gives it back however that ends: also when the task is cancelled.
+---@generic R
+---@param fn fun(...: any): R
+---@param ... any
+---@return R
+---@return any ...
+function Semaphore:with(fn, ...) end
+
+---One task at a time; the task that has locked it has to unlock it (tokio).
+---@class scheduler.Mutex
+local Mutex = {}
+
+---@return scheduler.Mutex
+function scheduler.mutex() end
+
+---Locks the mutex, and waits until it can. False and "timeout" if that takes too long. Raises if the task has locked it
+---already.
+---@param seconds? number
+---@return boolean locked
+---@return "timeout"? reason
+function Mutex:lock(seconds) end
+
+---Locks the mutex if nobody has.
+---@return boolean locked
+function Mutex:try_lock() end
+
+---Unlocks the mutex. Raises if it is not locked, or by another task.
+function Mutex:unlock() end
+
+---@return boolean
+function Mutex:is_locked() end
+
+---Calls `fn(...)` with the mutex locked, and unlocks it however that ends: also when the task is cancelled.
+---@generic R
+---@param fn fun(...: any): R
+---@param ... any
+---@return R
+---@return any ...
+function Mutex:with(fn, ...) end
+
+---Something has happened, or not yet (trio).
+---@class scheduler.Event
+local Event = {}
+
+---@return scheduler.Event
+function scheduler.event() end
+
+---Sets the event, and wakes all that wait for it.
+function Event:set() end
+
+---Makes later waits wait again.
+function Event:clear() end
+
+---@return boolean
+function Event:is_set() end
+
+---Waits until the event is set. False and "timeout" if that takes too long.
+---@param seconds? number
+---@return boolean is_set
+---@return "timeout"? reason
+function Event:wait(seconds) end
+
+---Values from tasks to tasks, any but nil: first in first out (tokio: `mpsc`, with as many receivers as you like).
+---Called, it pops: `for value in queue do` goes on until the queue is closed and empty. `#` gives its length from Lua
+---5.2 on.
+---@class scheduler.Queue
+---@overload fun(): any
+local Queue = {}
+
+---Makes a queue that holds so many values at the most; with 0, each push waits for a pop.
+---
+---Raises if the capacity is neither a whole number nor `math.huge`.
+---@param capacity? integer No limit unless given.
+---@return scheduler.Queue
+function scheduler.queue(capacity) end
+
+---Puts a value in, and waits for room if there is none. False and "timeout" if that takes too long: the value is not in
+---then.
+---
+---Raises if the value is nil; a `scheduler.Error` of the kind "closed" if the queue is closed, also while it waits.
+---@param value any
+---@param seconds? number
+---@return boolean pushed
+---@return "timeout"? reason
+function Queue:push(value, seconds) end
+
+---Puts a value in if there is room, or somebody waits for it. Raises as `push` does.
+---@param value any
+---@return boolean pushed
+function Queue:try_push(value) end
+
+---Takes the first value out, and waits for one if there is none. Nil and "timeout" if that takes too long; nil and
+---"closed" when the queue is closed and empty.
+---@param seconds? number
+---@return any value
+---@return "timeout"|"closed"|nil reason
+function Queue:pop(seconds) end
+
+---Takes the first value out; nil if there is none.
+---@return any value
+function Queue:try_pop() end
+
+---Closes the queue: what is in it can still be popped, a push raises. Closed before: does nothing.
+function Queue:close() end
+
+---How many values are in it.
+---@return integer
+function Queue:len() end
+
+-- Coroutines in tasks ---------------------------------------------------------------------------------------------
+
+---For generators that wait: these pass their waits on to the task, and their values to the consumer.
+---@class scheduler.coroutine
+scheduler.coroutine = {}
+
+---`coroutine.resume` for a coroutine that may wait.
+---@param co thread
+---@param ... any
+---@return boolean ok
+---@return any ...
+function scheduler.coroutine.resume(co, ...) end
+
+---`coroutine.wrap` for a function that may wait.
+---@param fn scheduler.Callable
+---@return fun(...: any): any ...
+function scheduler.coroutine.wrap(fn) end
+
+---`pcall` in which one can wait, on PUC Lua 5.1 too. Elsewhere it is the stock function.
+---@generic R
+---@param fn fun(...: any): R
+---@param ... any
+---@return boolean ok
+---@return R|any result
+---@return any ...
+function scheduler.pcall(fn, ...) end
+
+---`xpcall` in which one can wait, on PUC Lua 5.1 too, with arguments for the function. Elsewhere it is the stock
+---function. On 5.1 the handler is called when the stack of the error is gone already; `debug.traceback` gives that of
+---the error all the same.
+---@generic R
+---@param fn fun(...: any): R
+---@param handler fun(err: any): any
+---@param ... any
+---@return boolean ok
+---@return R|any result
+---@return any ...
+function scheduler.xpcall(fn, handler, ...) end
+
 -- Virtual time ----------------------------------------------------------------------------------------------------
 
----Time that tests can stop and move. It moves the timers of this Lua state and `scheduler.now`; jobs go on in real
----time.
+---Time that tests can stop and move. It moves the timers and waits of this Lua state and `scheduler.now`; jobs go on in
+---real time.
 ---@class scheduler.clock
 scheduler.clock = {}
 
----Stops time where it is. Timers then keep neither `run` nor `poll`'s `alive`.
+---Stops time where it is. Timers and waits then keep neither `run` nor `poll`'s `alive`.
 function scheduler.clock.pause() end
 
 ---Moves stopped time forward from deadline to deadline, and runs what is due or ready at each.

@@ -38,7 +38,7 @@ end
 --- A whole number, at least `least`, that may be infinite.
 function check.count(value, least, position, name)
   if type(value) ~= "number" or value ~= value or value < least or floor(value) ~= value then
-    local got = type(value) == "number" and tostring(value) or type(value)
+    local got = type(value) == "number" and value == value and tostring(value) or kind_of(value)
     local expected = ("whole number of at least %d expected, got %s"):format(least, got)
     raise(("bad argument #%d to '%s' (%s)"):format(position, name, expected))
   end

@@ -31,7 +31,8 @@ local MICROTASKS = 0
 local TASKS_PER_TURN = 10000
 
 -- What a runner yields to the driver, with the work that is not for it, and what the driver resumes it with.
-local HAND_OVER, DRIVE = {}, {}
+local function HAND_OVER() end
+local function DRIVE() end
 
 local loop = {
   --- The callback of each timer and immediate, and the coroutine of each sleeper, by slot.
@@ -138,9 +139,12 @@ local function run_callbacks(kind, slot)
 end
 
 --- What comes after a coroutine was resumed.
-local function after_resume(co, ok, what, ...)
-  if ok and what == pending then return end
-  if ok then came_back(co, what, ...) else failed(co, what) end
+local function after_resume(co, ok, ...)
+  if not ok then
+    failed(co, (...))
+  elseif (...) ~= pending then
+    came_back(co, ...)
+  end
 end
 
 wait.after_resume = after_resume

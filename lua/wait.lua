@@ -30,7 +30,14 @@ local raise = check.raise
 
 local NANOS_PER_SECOND = 1e9
 
-local MAIN, WAKE, RAISE, BY_HAND, QUEUED = {}, {}, {}, {}, {}
+-- Marks that meet the program's own values. They are functions since a comparison of two tables might call `__eq`.
+local function WAKE() end
+local function RAISE() end
+local function BY_HAND() end
+--- What our calls make a coroutine yield to whoever resumed it.
+local function pending() end
+
+local MAIN, QUEUED = {}, {}
 
 -- A task that goes on swallowing its cancellation, in a loop say, is ended after so many times.
 local MOST_SWALLOWED = 100
@@ -45,18 +52,13 @@ local wait = {
   doomed = setmetatable({}, { __mode = "k" }),
   --- Coroutines in which a protected call runs (see coroutine.lua), with the coroutine that made the call.
   protected_in = setmetatable({}, { __mode = "kv" }),
-  --- What our calls make a coroutine yield to whoever resumed it.
-  pending = setmetatable({}, {
-    __tostring = function()
-      return "scheduler.pending"
-    end,
-  }),
+  pending = pending,
   microtasks = fifo.new(),
   --- Coroutines that were woken or started.
   resumed = 0,
 }
 
-local doomed, protected_in, pending = wait.doomed, wait.protected_in, wait.pending
+local doomed, protected_in = wait.doomed, wait.protected_in
 -- The nodes that have taken the place of tokens: by which a coroutine that waits is about to be interrupted, or is
 -- scheduled to go on; GONE if it waits for nothing any more and was not resumed yet.
 local replaced = setmetatable({}, { __mode = "kv" })

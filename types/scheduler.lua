@@ -93,7 +93,7 @@ function Job:await() end
 
 ---@class scheduler
 ---@field _VERSION string
----@field pending table What a call that waits makes a coroutine yield to whoever resumed it.
+---@field pending function A mark: what a call that waits makes a coroutine yield to whoever resumed it.
 local scheduler = {}
 
 -- The loop --------------------------------------------------------------------------------------------------------

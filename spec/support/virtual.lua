@@ -17,14 +17,18 @@ function virtual.since(start)
 end
 
 function virtual.setup(before_each, after_each)
+  local before
   before_each(function()
+    before = scheduler.stats()
     scheduler.clock.pause()
   end)
   after_each(function()
     scheduler.clock.resume()
-    local stats = scheduler.stats()
+    local after = scheduler.stats()
     for _, what in ipairs({ "timers_pending", "microtasks_pending", "tasks_waiting", "jobs_pending" }) do
-      if stats[what] ~= 0 then error("the test leaves behind: " .. what .. " = " .. stats[what]) end
+      if after[what] > before[what] then
+        error(("the test leaves behind: %s was %d and is %d"):format(what, before[what], after[what]))
+      end
     end
   end)
 end

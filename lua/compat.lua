@@ -6,7 +6,7 @@ local compat = {}
 local debug = debug or {}
 local getinfo = debug.getinfo
 local getmetatable = debug.getmetatable or getmetatable
-local rawget, select, setmetatable, type = rawget, select, setmetatable, type
+local rawequal, rawget, select, setmetatable, type = rawequal, rawget, select, setmetatable, type
 local sub = string.sub
 
 -- What the names of the module's own chunks begin with.
@@ -52,13 +52,15 @@ function compat.first_local(co, functions, name)
   until found == nil
 end
 
---- The traceback of a coroutine that failed; its pending `<close>` variables are closed after that (5.4 and later).
+--- The traceback of a coroutine that failed with `err`; its pending `<close>` variables are closed after that (5.4 and
+--- later). Then also whether that made another error, and which.
 local traceback, close = debug.traceback, coroutine.close
 compat.close = close
-function compat.traceback_and_close(co)
+function compat.traceback_and_close(co, err)
   local text = traceback and traceback(co) or ""
-  if close then close(co) end
-  return text
+  if not close then return text, false end
+  local ok, other = close(co)
+  return text, not ok and not rawequal(other, err), other
 end
 
 --- Keeps the outcome of a coroutine that has ended for as long as the coroutine is reachable, and no longer, even if

@@ -9,13 +9,14 @@ local error, select, type = error, select, type
 local create, resume, status, yield = coroutine.create, coroutine.resume, coroutine.status, coroutine.yield
 local running = compat.running
 local MAIN, RAISE = wait.MAIN, wait.RAISE
-local doomed, protected_in = wait.doomed, wait.protected_in
+local doomed, protected_in, carried_in = wait.doomed, wait.protected_in, wait.carried_in
 
 local nested = {}
 local carry
 
 --- Resumes a coroutine, and waits in its place as long as it waits.
 local function resume_carrying(inner, ...)
+  carried_in[inner] = running() or MAIN
   return carry(inner, resume(inner, ...))
 end
 
@@ -24,6 +25,11 @@ function carry(inner, ok, ...)
   local outer = running() or MAIN
   local token = wait.take_over(inner, outer)
   if token == nil then return ok, ... end
+  local cycle = type(token) == "table" and token.joins and wait.find_cycle(wait.runner_of(outer), token.joins)
+  if cycle then
+    wait.release(token, outer)
+    return resume_carrying(inner, RAISE, cycle)
+  end
   local is_firm = type(token) == "table" and token.is_firm
   if doomed[outer] ~= nil and not is_firm then
     wait.release(token, outer)
@@ -80,8 +86,11 @@ local function handle(inner, handler, err)
     if type(err) ~= "string" and type(err) ~= "number" then return false, err end
     return false, traceback(inner, err)
   end
-  -- An error in the handler is what the stock one gives for it as well.
-  return false, select(2, pcall(handler, err))
+  -- An error in the handler has the same result as with the stock one.
+  local _, result = xpcall(function()
+    error(err, 0)
+  end, handler)
+  return false, result
 end
 
 local finish
@@ -107,15 +116,16 @@ local function call_inside(outer, handler, fn, ...)
 end
 
 --- `pcall`. On the main thread nothing yields, so that the stock one will do.
-function nested.pcall(fn, ...)
+function nested.pcall(...)
   local outer = running()
-  if not outer then return pcall(fn, ...) end
-  return call_inside(outer, nil, fn, ...)
+  if not outer or not check.is_callable((...)) then return pcall(...) end
+  return call_inside(outer, nil, ...)
 end
 
 --- `xpcall`, with arguments for the function as in later versions.
 function nested.xpcall(fn, handler, ...)
   local outer, arguments = running(), compat.pack(...)
+  if not check.is_callable(fn) then return xpcall(fn, handler) end
   if outer then return call_inside(outer, handler, fn, ...) end
   return xpcall(function()
     return fn(unpack(arguments, 1, arguments.n))

@@ -20,7 +20,7 @@ local microtasks, token_of = wait.microtasks, wait.token_of
 local begin_tasks, has_ready, is_ready, run_ready = wait.begin_turn, wait.has_ready, wait.is_ready, wait.run_ready
 local failed, came_back = outcome.failed, outcome.came_back
 local MAIN, WAKE, RAISE, BY_HAND = wait.MAIN, wait.WAKE, wait.RAISE, wait.BY_HAND
-local QUEUED, pending = wait.QUEUED, wait.pending
+local pending = wait.pending
 
 -- The kinds of work that `next_work` names; MICROTASKS is ours: nothing but the microtasks.
 local ONCE, INTERVAL, SLEEPER = native.ONCE, native.INTERVAL, native.WAKE
@@ -49,7 +49,7 @@ local callbacks, overlapping, waiting = loop.callbacks, loop.overlapping, loop.w
 
 local deferred = fifo.new()
 local stopped = false -- since the running turn began, or the last one
-local is_bounded = false -- whether the turn is bounded in time
+local is_bounded, has_run_out = false, false -- whether the turn is bounded in time, and that is used up
 
 local microtasks_run = 0
 
@@ -151,7 +151,7 @@ wait.after_resume = after_resume
 
 --- Resumes a queued coroutine. Where Lua does not tell beforehand whether a yield works, it may be elsewhere.
 function wait.resume_queued(co)
-  if compat.tells_yieldable or token_of(co) == QUEUED then after_resume(co, resume(co, WAKE)) end
+  if compat.tells_yieldable or wait.is_ready_now(token_of(co)) then after_resume(co, resume(co, WAKE)) end
 end
 
 --- Resumes a coroutine as it was scheduled to be, unless other code has resumed it since.
@@ -188,7 +188,7 @@ end
 --- Whether a coroutine waits for a timer that has just fired.
 local function slept(co)
   local token = token_of(co)
-  return type(token) == "number" and native.slot(token) == nil
+  return type(token) == "number" and token > 0 and native.slot(token) == nil
 end
 
 local function wake_sleeper(slot)
@@ -223,12 +223,22 @@ local function run_due()
   end
 end
 
-wait.run_microtasks = run_due
+function wait.run_microtasks()
+  run_due()
+  -- The last one may have waited, and so have left the runner before it could tell.
+  if is_empty(microtasks) then wait.set_microtasks(false) end
+end
+
+--- Whether the turn is to end.
+local function is_over()
+  if is_bounded and not has_run_out then has_run_out = is_out_of_time() end
+  return stopped or has_run_out
+end
 
 --- Resumes what is ready in a turn that is bounded in time; returns how many it were.
 local function run_ready_bounded(budget)
   local count = 0
-  while count < budget and not stopped and not is_out_of_time() and is_ready() do
+  while count < budget and is_ready() and not is_over() do
     count = count + run_ready(1)
   end
   return count
@@ -237,9 +247,8 @@ end
 --- Resumes what is deferred; returns how many it were.
 local function run_deferred(budget)
   local count = 0
-  while count < budget and not stopped and not (is_bounded and is_out_of_time()) do
+  while count < budget and not is_empty(deferred) and not is_over() do
     local batch, first = fifo.batch(deferred)
-    if not batch then break end
     local node = batch[first]
     batch[first] = nil
     took(deferred, first + 1)
@@ -263,7 +272,7 @@ local function run_tasks()
       local deferred_ran = run_deferred(for_deferred)
       for_deferred, ran = for_deferred - deferred_ran, ran + deferred_ran
     end
-  until ran == 0 or stopped or is_empty(deferred) and not is_ready()
+  until ran == 0 or stopped or has_run_out or is_empty(deferred) and not is_ready()
 end
 
 local function settle_completion(number, ...)
@@ -281,7 +290,7 @@ end
 --- One turn: what is due and ready by now.
 local function turn(budget_ms)
   local now, has_callbacks, has_completions = begin_turn(budget_ms)
-  stopped, is_bounded = false, budget_ms ~= nil
+  stopped, is_bounded, has_run_out = false, budget_ms ~= nil, false
   begin_tasks(now)
   if has_completions then take_completions() end
   if has_callbacks or microtasks.coming.last > 0 then run_due() end

@@ -50,8 +50,8 @@ function Mutex:is_locked()
   return self.is_held
 end
 
-local function finish(self, owner, ok, ...)
-  if task.pop_clean_up(owner) and self.owner == owner then hand_over(self) end
+local function finish(self, owner, clean_up, ok, ...)
+  if task.pop_clean_up(owner, clean_up) and self.owner == owner then hand_over(self) end
   if not ok then error((...), 0) end
   return ...
 end
@@ -59,12 +59,17 @@ end
 --- Runs `fn(...)` with the mutex locked, and unlocks it however that ends.
 function Mutex:with(fn, ...)
   check.callable(fn, 1, "with")
-  if self:lock() ~= true then check.raise("resumed by hand while it waited for the mutex") end
-  local owner = self.owner
-  task.push_clean_up(owner, function()
+  local owner = task.current()
+  if not self:try_lock() then
+    if self.owner == owner then check.raise("the mutex is locked by this task already") end
+    if waiters.wait(self.waiters, nil, {}) ~= WAKE then check.raise("resumed by hand while it waited for the mutex") end
+    self.owner = owner
+  end
+  local function clean_up()
     if self.owner == owner then hand_over(self) end
-  end)
-  return finish(self, owner, protected_call(fn, ...))
+  end
+  task.push_clean_up(owner, clean_up)
+  return finish(self, owner, clean_up, protected_call(fn, ...))
 end
 
 return function()

@@ -65,7 +65,7 @@ function outcome.watch(co, is_about_to_start)
     watch = { joiners = waiters.new() }
     watches[co] = watch
     outcome.watched = outcome.watched + 1
-    if not is_about_to_start and status(co) == "suspended" and wait.token_of(co) == nil then set_adrift(co) end
+    if not is_about_to_start and wait.token_of(co) == nil then set_adrift(co) end
   end
   return watch
 end
@@ -101,7 +101,13 @@ end
 
 --- Notes that a task has failed; its error goes to those that watch it, or else to the error handler.
 function outcome.failed(co, err)
-  local source, traceback = outcome.describe(co), traceback_and_close(co)
+  local source = outcome.describe(co)
+  if err == "cannot resume dead coroutine" and not native.has_failed(co) then
+    -- Other code has closed it while it waited.
+    settle(co, { cancelled = true, err = errors.new("cancelled", source .. " was closed") })
+    return
+  end
+  local traceback, has_other, other = traceback_and_close(co, err)
   if first_traceback and rawequal(err, passed_on) and first_traceback ~= "" then
     traceback = traceback .. "\npassed on from another task:\n" .. first_traceback
   end
@@ -109,6 +115,7 @@ function outcome.failed(co, err)
   local is_cancelled = doomed[co] ~= nil and rawequal(err, doomed[co])
   local result = { failed = not is_cancelled, cancelled = is_cancelled, err = err, traceback = traceback }
   if not settle(co, result) and not is_cancelled then errors.report(err, traceback, source) end
+  if has_other then errors.report(other, "", "the clean-up of " .. source) end
 end
 
 --- Notes that a task was cancelled and will not be resumed again.

@@ -3,7 +3,7 @@
 local check, errors, wait, waiters, fifo = ...
 
 local error, huge, setmetatable = error, math.huge, setmetatable
-local remove = table.remove
+local insert, remove = table.insert, table.remove
 local WAKE = wait.WAKE
 -- What those are woken with that wait when the queue is closed.
 local CLOSED = {}
@@ -58,7 +58,10 @@ end
 --- Takes the first value out; nil if there is none.
 function Queue:try_pop()
   local returned = self.returned
-  if #returned > 0 then return remove(returned) end
+  if #returned > 0 then
+    remove(self.numbers)
+    return remove(returned)
+  end
   local batch, first = fifo.batch(self.values)
   if not batch then return take_pushed(self) end
   local value = batch[first]
@@ -108,11 +111,18 @@ end
 
 return function(capacity)
   if capacity ~= nil then check.count(capacity, 0, 1, "queue") end
-  local self = { capacity = capacity or huge, values = fifo.new(), returned = {}, pushers = waiters.new() }
-  self.poppers = waiters.new(function(value)
-    -- The one that it was given to has gone on without it: it is the oldest there is.
-    if value == CLOSED or waiters.wake_first(self.poppers, value) then return end
-    self.returned[#self.returned + 1] = value
+  local self = { capacity = capacity or huge, values = fifo.new(), pushers = waiters.new() }
+  -- Values that were given back, and when each was given first: the oldest is the last.
+  self.returned, self.numbers = {}, {}
+  self.poppers = waiters.new(function(value, number)
+    if value == CLOSED or waiters.wake_first(self.poppers, value, number) then return end
+    local returned, numbers = self.returned, self.numbers
+    local at = #returned + 1
+    while at > 1 and numbers[at - 1] < number do
+      at = at - 1
+    end
+    insert(returned, at, value)
+    insert(numbers, at, number)
   end)
   return setmetatable(self, Queue)
 end

@@ -87,7 +87,10 @@ function Scope:child_ended(co, result)
   if result.cancelled then self.was_cut = true end
   local is_noted = self.observe and self.observe(co, result)
   if result.failed and not is_noted then self:fail(result.err) end
-  if self.count == 0 then waiters.wake_all(self.joiners) end
+  if self.count > 0 then return end
+  self.is_closing = true
+  waiters.wake_all(self.joiners)
+  if self.is_abandoned and self.has_failed then errors.report(self.failure, "", self.label) end
 end
 
 local function new(label)
@@ -137,14 +140,18 @@ end
 
 --- Runs `fn(...)` as the first child of a scope and waits for all. Returns what the function returned.
 local function run(self, seconds, fn, ...)
-  local owner = wait.task_of(wait.current())
+  wait.current()
+  local owner = task.current()
   local id = seconds and stop_after(self, seconds)
-  task.push_clean_up(owner, function()
+  local function clean_up()
+    if id then timer.clearTimeout(id) end
+    self.is_abandoned = true
     self:stop("the task of the scope was cancelled")
-  end)
+  end
+  task.push_clean_up(owner, clean_up)
   local first = task.start_watched(self:prepare(), fn, ...)
   local interruption = join(self)
-  task.pop_clean_up(owner)
+  task.pop_clean_up(owner, clean_up)
   if id then timer.clearTimeout(id) end
   return result_of(self, seconds, first, interruption)
 end
@@ -170,14 +177,20 @@ end
 function scope.shield(fn, ...)
   check.callable(fn, 1, "shield")
   wait.current("shielded")
-  local joiners = waiters.new()
-  local has_ended = false
-  local co = task.new_watched(function()
+  local owner, joiners = task.current(), waiters.new()
+  local has_ended, is_abandoned = false, false
+  local co = task.new_watched(function(_, result)
     has_ended = true
     waiters.wake_all(joiners)
+    if is_abandoned and result.failed then errors.report(result.err, result.traceback, "a shielded call") end
   end)
+  local function clean_up()
+    is_abandoned = true
+  end
+  task.push_clean_up(owner, clean_up)
   task.start_watched(co, fn, ...)
   if not has_ended then waiters.wait_through(joiners) end
+  task.pop_clean_up(owner, clean_up)
   return outcome.unwrap(outcome.of(co))
 end
 

@@ -42,8 +42,8 @@ function Semaphore:available()
 end
 
 --- Gives the permit back after a protected call, and returns or raises what came of the call.
-local function finish(self, owner, ok, ...)
-  if task.pop_clean_up(owner) then self:release() end
+local function finish(self, owner, clean_up, ok, ...)
+  if task.pop_clean_up(owner, clean_up) then self:release() end
   if not ok then error((...), 0) end
   return ...
 end
@@ -51,12 +51,15 @@ end
 --- Runs `fn(...)` with a permit, and gives it back however that ends.
 function Semaphore:with(fn, ...)
   check.callable(fn, 1, "with")
-  if self:acquire() ~= true then check.raise("resumed by hand while it waited for a permit") end
+  if not self:try_acquire() and waiters.wait(self.waiters, nil, {}) ~= WAKE then
+    check.raise("resumed by hand while it waited for a permit")
+  end
   local owner = task.current()
-  task.push_clean_up(owner, function()
+  local function clean_up()
     self:release()
-  end)
-  return finish(self, owner, protected_call(fn, ...))
+  end
+  task.push_clean_up(owner, clean_up)
+  return finish(self, owner, clean_up, protected_call(fn, ...))
 end
 
 return function(size)

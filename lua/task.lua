@@ -3,13 +3,13 @@
 local native, compat, check, errors, wait, outcome, waiters, loop = ...
 
 local error, select, setmetatable, type = error, select, setmetatable, type
-local concat = table.concat
+local concat, remove = table.concat, table.remove
 local create, resume, status = coroutine.create, coroutine.resume, coroutine.status
 local pack, unpack, close = compat.pack, compat.unpack, compat.close
 local bad_argument, raise = check.bad_argument, check.raise
 local origin_here, set_origin = native.origin, native.set_origin
 local drop, suspend, set_timer, token_of, task_of = wait.drop, wait.suspend, wait.set_timer, wait.token_of, wait.task_of
-local doomed, WAKE, BY_HAND = wait.doomed, wait.WAKE, wait.BY_HAND
+local doomed, WAKE, BY_HAND, pending = wait.doomed, wait.WAKE, wait.BY_HAND, wait.pending
 local origins, names, bodies, describe = outcome.origins, outcome.names, outcome.bodies, outcome.describe
 local failed, keep_results = outcome.failed, outcome.ended
 local after_resume, running = loop.after_resume, coroutine.running
@@ -94,8 +94,7 @@ end
 --- Refuses coroutines that cannot be resumed.
 local function check_resumable(co, name, position)
   local state, result = status(co), outcome.of(co)
-  local is_cancelled, token = result and result.cancelled, token_of(co)
-  local is_firm = type(token) == "table" and token.is_firm
+  local is_cancelled, is_firm = result and result.cancelled, state == "suspended" and wait.is_firm(co)
   if not is_cancelled and not is_firm and (state == "suspended" or state ~= "dead" and name ~= "spawn") then return end
   local what = is_cancelled and "cancelled"
     or is_firm and "waiting for the tasks of its scope"
@@ -129,11 +128,11 @@ local function after_start(co, ok, what)
   if not ok then
     origins[co] = origin_here()
     failed(co, what)
-  elseif has_ended then
-    has_ended = false
-  else
+  elseif what == pending or not has_ended then
+    -- What has ended may be another one, which it has resumed.
     set_origin(co)
   end
+  has_ended = false
   return co
 end
 
@@ -208,7 +207,7 @@ end
 
 --- The running task; or MAIN.
 function task.current()
-  return task_of(compat.running() or wait.MAIN)
+  return wait.runner_of(compat.running() or wait.MAIN)
 end
 
 --- Calls `fn` if a task is cancelled for good before `task.pop_clean_up`.
@@ -221,13 +220,17 @@ function task.push_clean_up(co, fn)
   list[#list + 1] = fn
 end
 
---- Takes back the last `push_clean_up`. False if it was called meanwhile.
-function task.pop_clean_up(co)
+--- Takes back a `push_clean_up`. False if it was called meanwhile.
+function task.pop_clean_up(co, fn)
   local list = clean_ups[co]
-  if not list then return false end
-  list[#list] = nil
-  if #list == 0 then clean_ups[co] = nil end
-  return true
+  for i = list and #list or 0, 1, -1 do
+    if list[i] == fn then
+      remove(list, i)
+      if #list == 0 then clean_ups[co] = nil end
+      return true
+    end
+  end
+  return false
 end
 
 local function clean_up(co)
@@ -275,20 +278,20 @@ function wait.end_swallower(co)
   end)
 end
 
---- Refuses a join that could never end.
-local function check_cycle(me, co)
+--- What is wrong about a join that could never end.
+function wait.find_cycle(me, co)
   local path, at = { describe(me) }, co
   while at do
     path[#path + 1] = describe(at)
-    if at == me then raise("this join would never end: " .. concat(path, " waits for ")) end
+    if at == me then return "this join would never end: " .. concat(path, " waits for ") end
     local token = token_of(at)
     at = type(token) == "table" and token.joins
   end
 end
 
-local function joined(co, first, ...)
-  if first == WAKE then return outcome.unwrap(outcome.of(co)) end
-  return first, ...
+local function joined(co, ...)
+  if (...) == WAKE then return outcome.unwrap(outcome.of(co)) end
+  return ...
 end
 
 function task.join(co)
@@ -299,7 +302,8 @@ function task.join(co)
     if native.has_failed(co) then error(outcome.lost(co), 0) end
     return
   end
-  check_cycle(task_of(wait.current()), co)
+  local cycle = wait.find_cycle(task_of(wait.current()), co)
+  if cycle then raise(cycle) end
   return joined(co, waiters.wait(outcome.watch(co).joiners, nil, { joins = co }))
 end
 
@@ -313,7 +317,7 @@ function task.status(co)
   if state ~= "suspended" then return state end
   local token = token_of(co) or wait.scheduled(co)
   if token == nil then return "parked" end
-  if token == wait.QUEUED then return "ready" end
+  if wait.is_queued(token) then return "ready" end
   return type(token) == "table" and not token.timer and not token.list and "ready" or "waiting"
 end
 

@@ -7,7 +7,8 @@
 -- coroutines and timers. The token is
 --
 --   a number     the id of the timer that is to wake it; `callbacks` has the coroutine under the timer's slot
---   QUEUED       it is in the ready queue, or goes there when the next turn begins
+--   less than 0  it waits for the next turn, since the turn of that (negative) number
+--   QUEUED       it is in the ready queue
 --   a node       `node.co` is the coroutine, `false` once it has gone on; its place in a list of waiters, its timer, or
 --                what it waits for else (see waiters.lua and task.lua)
 --
@@ -21,7 +22,7 @@
 
 local native, compat, check, fifo = ...
 
-local error, pairs, select, setmetatable, type = error, pairs, select, setmetatable, type
+local error, ipairs, pairs, select, setmetatable, type = error, ipairs, pairs, select, setmetatable, type
 local resume, status, yield = coroutine.resume, coroutine.status, coroutine.yield
 local running, isyieldable = compat.running, compat.isyieldable
 local callbacks, set_wake, clear = native.callbacks, native.set_wake, native.clear
@@ -52,13 +53,15 @@ local wait = {
   doomed = setmetatable({}, { __mode = "k" }),
   --- Coroutines in which a protected call runs (see coroutine.lua), with the coroutine that made the call.
   protected_in = setmetatable({}, { __mode = "kv" }),
+  --- Coroutines that were resumed by `scheduler.coroutine`, with who did so last.
+  carried_in = setmetatable({}, { __mode = "kv" }),
   pending = pending,
   microtasks = fifo.new(),
   --- Coroutines that were woken or started.
   resumed = 0,
 }
 
-local doomed, protected_in = wait.doomed, wait.protected_in
+local doomed, protected_in, carried_in = wait.doomed, wait.protected_in, wait.carried_in
 -- The nodes that have taken the place of tokens: by which a coroutine that waits is about to be interrupted, or is
 -- scheduled to go on; GONE if it waits for nothing any more and was not resumed yet.
 local replaced = setmetatable({}, { __mode = "kv" })
@@ -80,6 +83,8 @@ local is_plain = true
 local ready, first_ready, last_ready, capacity, odd = {}, 1, 0, 0, 0
 local stale = setmetatable({}, { __mode = "k" }) -- how many entries of a coroutine are to be skipped
 local stopped, has_microtasks = false, false -- what makes the queue odd as well
+local this_turn = -1 -- the token of those that wait for the next turn
+local stale_next, has_stale_next = setmetatable({}, { __mode = "k" }), false -- as `stale`, for `next_turn`
 local next_turn = { last = 0 } -- coroutines that become ready when the next turn begins
 
 --- Moves the entries to the beginning; doubles the capacity if they take up more than half of it.
@@ -128,6 +133,23 @@ function wait.make_ready(node)
   wait.tell_host()
 end
 
+--- Takes out of `next_turn` what is not to wait there any more; returns how many are left.
+local function drop_stale_next()
+  local count = 0
+  for i = 1, next_turn.last do
+    local co = next_turn[i]
+    next_turn[i] = false
+    if stale_next[co] then
+      stale_next[co] = stale_next[co] > 1 and stale_next[co] - 1 or nil
+    else
+      count = count + 1
+      next_turn[count] = co
+    end
+  end
+  has_stale_next = false
+  return count
+end
+
 --- Begins a turn: those that waited for it are ready.
 function wait.begin_turn(time)
   now = time
@@ -136,6 +158,8 @@ function wait.begin_turn(time)
   end
   local last = next_turn.last
   if last == 0 then return end
+  this_turn = this_turn - 1
+  if has_stale_next then last = drop_stale_next() end
   next_turn.last = 0
   for i = 1, last do
     push_ready(next_turn[i])
@@ -181,19 +205,23 @@ end
 function wait.run_ready(most)
   local after_resume = wait.after_resume
   local count = 0
-  while first_ready <= last_ready and count < most do
-    if odd == 0 then
-      local first = first_ready
-      local co = ready[first]
-      ready[first], first_ready = false, first + 1
-      local ok, what = resume(co, WAKE)
-      if what ~= pending or not ok then after_resume(co, ok, what) end
-    elseif not step_oddly() then
-      break
+  repeat
+    while first_ready <= last_ready and count < most do
+      if odd == 0 then
+        local first = first_ready
+        local co = ready[first]
+        ready[first], first_ready = false, first + 1
+        local ok, what = resume(co, WAKE)
+        if what ~= pending or not ok then after_resume(co, ok, what) end
+      elseif not step_oddly() then
+        break
+      end
+      count = count + 1
     end
-    count = count + 1
-  end
-  if has_microtasks then wait.run_microtasks() end
+    -- Those of the last one may make others ready.
+    local had_microtasks = has_microtasks
+    if had_microtasks then wait.run_microtasks() end
+  until not had_microtasks or stopped
   if first_ready > last_ready then
     first_ready, last_ready = 1, 0
   end
@@ -246,6 +274,18 @@ end
 
 wait.token_of = token_of
 
+--- Whether a coroutine with this token is in the ready queue, or will be when the next turn begins.
+local function is_queued(token)
+  return token == QUEUED or type(token) == "number" and token < 0
+end
+
+wait.is_queued = is_queued
+
+--- Whether a coroutine with this token may be in the ready queue by now.
+function wait.is_ready_now(token)
+  return is_queued(token) and token ~= this_turn
+end
+
 --- Sets a timer that wakes `sleeper`, a coroutine or a node.
 local function set_timer(sleeper, seconds)
   local id, slot = set_wake(seconds)
@@ -273,17 +313,19 @@ wait.leave = leave
 
 --- Ends what `co` waited for with this token, since it goes on for another reason.
 local function release(token, co)
-  if type(token) == "number" then
+  local is_number = type(token) == "number"
+  if is_number and token > 0 then
     clear_timer(token)
-  elseif token == QUEUED then
-    odd = odd + 1
-    stale[co] = (stale[co] or 0) + 1
+  elseif token == this_turn then
+    has_stale_next, stale_next[co] = true, (stale_next[co] or 0) + 1
+  elseif is_number or token == QUEUED then
+    odd, stale[co] = odd + 1, (stale[co] or 0) + 1
   elseif token.co then
     leave(token)
     token.co = false
     if token.is_marked then native.take_mark(co, token) end
     -- It was woken and has not taken what it was woken with.
-    if token.woken and token.give_back then token.give_back(token.value) end
+    if token.woken and token.give_back then token.give_back(token.value, token.number) end
   end
 end
 
@@ -305,6 +347,12 @@ end
 
 wait.drop = drop
 
+--- Whether a coroutine waits for something that nothing but that ends: the tasks of its scope.
+function wait.is_firm(co)
+  local token = token_of(co)
+  return type(token) == "table" and token.is_firm
+end
+
 --- Lets a coroutine wait for `node` alone: to be resumed by it.
 function wait.replace(co, node)
   node.is_in_wait = drop(co)
@@ -318,7 +366,13 @@ end
 --- The node by which a parked coroutine is scheduled to go on.
 function wait.scheduled(co)
   local node = schedules[co]
-  if node and node.co and not is_in_wait(co) then return node end
+  if not node or not node.co or is_in_wait(co) then return nil end
+  if node.is_marked then
+    -- To look at a mark is to take it and put it back.
+    if not native.take_mark(co, node) then return nil end
+    native.mark(co, node)
+  end
+  return node
 end
 
 --- What a call of ours returns whose coroutine was not resumed with WAKE.
@@ -372,11 +426,14 @@ function wait.suspend_through(token, co, again)
     else
       first, err = yield(pending)
     end
+    local node = replaced[co]
     replaced[co] = nil
-    if first ~= RAISE then err = nil end
-    if first ~= WAKE and not token.co then again(co, err) end
+    if first ~= RAISE then err = node and node.is_interrupted and node.err or nil end
+    if node then release(node, co) end
+    -- Whoever was resumed by hand in our place has released the node.
+    if first ~= WAKE and not token.co and not token.woken then again(co, err) end
     interruption = interruption or err
-  until first == WAKE
+  until first == WAKE or token.woken and not token.co
   return interruption
 end
 
@@ -392,9 +449,9 @@ end
 --- Lets `outer` wait for what `inner` has just been registered for; returns the token, nil if inner does not wait.
 function wait.take_over(inner, outer)
   local token = token_of(inner)
-  if type(token) == "number" then
+  if type(token) == "number" and token > 0 then
     callbacks[native.slot(token)] = outer
-  elseif token == QUEUED then
+  elseif is_queued(token) then
     if outer == MAIN then
       odd, outer = odd + 1, { co = MAIN }
     end
@@ -449,7 +506,10 @@ local function current(is_shielded)
     return MAIN
   end
   if not isyieldable() then raise("cannot wait here: the coroutine cannot yield across a C call") end
-  if doomed[co] ~= nil and not is_shielded then error(wait.tell_doom(co), 0) end
+  if not is_plain and not is_shielded then
+    local me = wait.runner_of(co)
+    if doomed[me] ~= nil then error(wait.tell_doom(me), 0) end
+  end
   return co
 end
 
@@ -468,7 +528,7 @@ function wait.interrupt(co, err)
   local token = token_of(co)
   if token == nil then return false end
   -- What was woken already has succeeded; the next wait raises.
-  if token == QUEUED or type(token) == "table" and (token.woken or token.is_interrupted) then return true end
+  if is_queued(token) or type(token) == "table" and (token.woken or token.is_interrupted) then return true end
   local node = { co = co, is_interrupted = true, err = err }
   wait.replace(co, node)
   wait.make_ready(node)
@@ -480,6 +540,15 @@ function wait.task_of(co)
   local outer = protected_in[co]
   while outer do
     co, outer = outer, protected_in[outer]
+  end
+  return co
+end
+
+--- The task in which a coroutine runs, also the inside of a generator.
+function wait.runner_of(co)
+  local outer = protected_in[co] or carried_in[co]
+  while outer do
+    co, outer = outer, protected_in[outer] or carried_in[outer]
   end
   return co
 end
@@ -521,7 +590,7 @@ function wait.sleep(seconds)
   if not co then return sleep_slowly(seconds) end
   if not is_plain then look_closer(co, token) end
   if not token then
-    token = QUEUED
+    token = this_turn
     local last = next_turn.last + 1
     next_turn.last, next_turn[last] = last, co
   end
@@ -561,8 +630,11 @@ function wait.discard()
   end
   first_ready, last_ready, next_turn.last = 1, 0, 0
   odd = (wait.looks_at_each and 1 or 0) + (stopped and 1 or 0)
-  for co in pairs(stale) do
-    stale[co] = nil
+  has_stale_next = false
+  for _, counts in ipairs({ stale, stale_next }) do
+    for co in pairs(counts) do
+      counts[co] = nil
+    end
   end
   fifo.clear(wait.microtasks)
   has_microtasks = false

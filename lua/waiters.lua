@@ -23,7 +23,7 @@ local function remove(node)
 end
 
 function waiters.new(give_back)
-  return { give_back = give_back, remove = remove }
+  return { give_back = give_back, remove = remove, woken = 0 }
 end
 
 local function push(list, node)
@@ -55,12 +55,17 @@ function waiters.wait_through(list, on_interruption)
   end)
 end
 
---- Wakes the first of a list with a value, and returns true; false if nobody waits.
-function waiters.wake_first(list, value)
+--- Wakes the first of a list with a value, and returns true; false if nobody waits. `number` tells when the value was
+--- given first, if it was given back.
+function waiters.wake_first(list, value, number)
   local node = list.first
   if not node then return false end
   leave(node)
-  node.woken, node.value = true, value
+  if not number then
+    number = list.woken + 1
+    list.woken = number
+  end
+  node.woken, node.value, node.number = true, value, number
   make_ready(node)
   return true
 end

@@ -1,0 +1,34 @@
+-- Whether something can be collected.
+
+local scheduler = require("scheduler")
+
+local memory = {}
+
+--- Collects all that can be; what a finished function left on a stack, or compiled code holds, is no reason to stay.
+function memory.collect()
+  if jit then jit.flush() end
+  for _ = 1, 3 do
+    scheduler.queueMicrotask(function() end)
+    scheduler.poll()
+    collectgarbage()
+  end
+end
+
+--- Whether what `make` returns is collected, once that has returned.
+function memory.is_released(make)
+  local weak = setmetatable({}, { __mode = "k" })
+  local function keep(...)
+    for i = 1, select("#", ...) do
+      weak[select(i, ...)] = true
+    end
+    assert(next(weak), "there is nothing to collect")
+  end
+  -- In a coroutine of its own, whose stack goes with it.
+  coroutine.wrap(function()
+    keep(make())
+  end)()
+  memory.collect()
+  return next(weak) == nil
+end
+
+return memory

@@ -204,7 +204,8 @@ describe("a scope", function()
     run_scopes(100)
     local before = run_scopes(100)
     local after = run_scopes(2000)
-    assert.is_true(after - before < 200, after - before)
+    -- 1,900 scopes that stayed would be megabytes.
+    assert.is_true(after - before < 500, after - before)
   end)
 
   it("waits in a timer's callback as well", function()

@@ -32,8 +32,10 @@ function carry(inner, ok, ...)
   end
   local is_firm = type(token) == "table" and token.is_firm
   if doomed[outer] ~= nil and not is_firm then
+    local err = wait.tell_doom(outer)
     wait.release(token, outer)
-    return resume_carrying(inner, RAISE, wait.tell_doom(outer))
+    wait.tell_awaited(token, err)
+    return resume_carrying(inner, RAISE, err)
   end
   return resume_carrying(inner, wait.carry(token, outer))
 end

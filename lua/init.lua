@@ -2,7 +2,7 @@
 
 local native, load_part = ...
 
-local ipairs, pairs, setmetatable, type = ipairs, pairs, setmetatable, type
+local ipairs, pairs, setmetatable = ipairs, pairs, setmetatable
 
 local compat = load_part("compat.lua")
 local check = load_part("check.lua", compat)
@@ -35,14 +35,6 @@ function scheduler.fd()
   return descriptor
 end
 
-function scheduler.await(awaitable)
-  local kind = type(awaitable)
-  if kind == "thread" then return scheduler.task.join(awaitable) end
-  local method = (kind == "table" or kind == "userdata") and awaitable.await
-  if not method then check.bad_argument(1, "await", "something to await", awaitable) end
-  return method(awaitable)
-end
-
 function scheduler.stats()
   local stats = native.stats()
   stats.microtasks_pending, stats.microtasks_run = loop.microtask_count()
@@ -73,6 +65,24 @@ local scope = once(function()
   return load_part("scope.lua", check, errors, wait, outcome, waiters, timer, task())
 end)
 
+local promise_error = once(function()
+  return load_part("promise_error.lua", compat)
+end)
+
+local promise = once(function()
+  return load_part(
+    "promise.lua", native, compat, check, errors, wait, outcome, waiters, loop, task(), promise_error()
+  )
+end)
+
+local awaitable = once(function()
+  return load_part("awaitable.lua", native, compat, check, outcome, task(), promise())
+end)
+
+local promise_list = once(function()
+  return load_part("promise_list.lua", native, compat, check, promise(), awaitable(), promise_error())
+end)
+
 --- Loads the tasks, which bring their own `start`.
 function loop.start(...)
   return task().start(...)
@@ -93,7 +103,27 @@ local makers = {
     return load_part("clock.lua", native, check, loop)
   end,
   parallel = function()
-    return public(load_part("parallel.lua", native, compat, check, errors, wait, waiters, loop), "run")
+    return public(load_part("parallel.lua", native, compat, check, errors, loop, promise()), "run")
+  end,
+  Promise = function()
+    return load_part(
+      "promise_class.lua", native, compat, check, timer, task(), promise(), promise_list(), awaitable(), promise_error()
+    )
+  end,
+  await = function()
+    return awaitable().await
+  end,
+  async = function()
+    local make = promise().async
+    return function(fn)
+      return make(fn, "async")
+    end
+  end,
+  promisify = function()
+    return load_part("promisify.lua", native, compat, check, promise())
+  end,
+  interval = function()
+    return load_part("interval.lua", native, check, task())
   end,
   task = function()
     return public(task(), "spawn", "defer", "delay", "wait", "yield", "cancel", "join", "status", "name")

@@ -25,6 +25,9 @@ local pending = wait.pending
 -- The kinds of work that `next_work` names; MICROTASKS is ours: nothing but the microtasks.
 local ONCE, INTERVAL, SLEEPER = native.ONCE, native.INTERVAL, native.WAKE
 local MICROTASKS = 0
+-- What a runner is at that runs a reaction: a table in the queue of microtasks, which stands for a handler of a promise
+-- (see promise.lua).
+local REACTION = -1
 
 -- Tasks that are resumed in one turn at the most, of those that are ready and of those that are deferred. What is left
 -- over comes first in the next turn.
@@ -43,6 +46,8 @@ local loop = {
   waiting = setmetatable({}, { __mode = "v" }),
   --- Whether immediates were set that have not had their part of a turn.
   has_immediates = false,
+  --- Whether there are rejected promises of which it is not known yet whether somebody handles them.
+  has_unhandled = false,
 }
 
 local callbacks, overlapping, waiting = loop.callbacks, loop.overlapping, loop.waiting
@@ -70,8 +75,13 @@ local function run_microtasks(me)
     batch[first] = nil
     fifo.took(microtasks, first + 1)
     microtasks_run = microtasks_run + 1
-    current_kind, current = MICROTASKS, fn
-    fn()
+    if type(fn) == "function" then
+      current_kind, current = MICROTASKS, fn
+      fn()
+    else
+      current_kind, current = REACTION, fn
+      fn:react()
+    end
     if active ~= me then return end
     batch, first = fifo.batch(microtasks)
   end
@@ -120,6 +130,10 @@ local function after_runner(co, ok, what, kind, slot)
   if ok and what == HAND_OVER then
     idle_runner = co
     return kind, slot
+  end
+  if current_kind == REACTION then
+    if ok then loop.reaction_waits(current, co) else loop.reaction_failed(current, co, what) end
+    return MICROTASKS
   end
   outcome.origins[co] = current_origin()
   if ok then
@@ -301,12 +315,12 @@ local function turn(budget_ms)
     run_due()
   end
   if outcome.has_adrift then outcome.look_for_lost() end
-  if loop.report_unobserved then loop.report_unobserved() end
+  if loop.has_unhandled then loop.report_unhandled() end
 end
 
 --- Whether something is queued for the next turn, on this side of the engine.
 local function has_work()
-  return has_ready() or not is_empty(deferred) or not is_empty(microtasks)
+  return has_ready() or not is_empty(deferred) or not is_empty(microtasks) or loop.has_unhandled
 end
 
 local function is_never_done()
@@ -354,7 +368,6 @@ function loop.run(main, ...)
   refuse_nesting()
   local co = main ~= nil and loop.start(main, "the main task", ...)
   while_running(turns, is_never_done)
-  if not stopped and loop.report_unobserved then loop.report_unobserved("all") end
   if co then return finish_main(co) end
 end
 
@@ -392,6 +405,7 @@ function loop.stop()
   native.stop()
 end
 
+--- Queues a function, or a table with a method `react`: see REACTION.
 function loop.queue_microtask(fn)
   fifo.push(microtasks, fn)
   wait.set_microtasks(true)

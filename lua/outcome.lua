@@ -70,6 +70,12 @@ function outcome.watch(co, is_about_to_start)
   return watch
 end
 
+--- Whether anybody is told of the end of a task.
+function outcome.is_watched(co)
+  local watch = watches[co]
+  return watch ~= nil and (watch.on_end ~= nil or watch.joiners.first ~= nil)
+end
+
 --- Takes back that the end of a task is watched by other than those that wait for it.
 function outcome.unwatch(co)
   local watch = watches[co]
@@ -158,11 +164,16 @@ function outcome.lost(co)
   return errors.new("lost", outcome.describe(co) .. " ended where other code had resumed it")
 end
 
+--- Raises an error that came with this traceback from elsewhere.
+function outcome.pass_on(err, traceback)
+  passed_on, first_traceback = err, traceback
+  error(err, 0)
+end
+
 --- What a task returned; raises what it failed with.
 function outcome.unwrap(result)
   if not result.failed and not result.cancelled then return unpack(result, 1, result.n) end
-  passed_on, first_traceback = result.err, result.traceback
-  error(result.err, 0)
+  return outcome.pass_on(result.err, result.traceback)
 end
 
 return outcome

@@ -57,7 +57,7 @@ function Scope:stop(reason)
     return self.children[a] < self.children[b]
   end)
   for _, co in ipairs(children) do
-    if self.children[co] and not wait.interrupt(co, err) then task.cancel_suspended(co, reason) end
+    if self.children[co] then task.interrupt(co, err) end
   end
 end
 

@@ -244,9 +244,11 @@ end
 
 --- Cancels a suspended task for good: it is never resumed again.
 local function cancel(co, reason)
+  local token = token_of(co)
   drop(co)
   local err = doomed[co] or errors.new("cancelled", describe(co) .. " was cancelled", { reason = reason })
   clean_up(co)
+  wait.tell_awaited(token, err)
   local source = describe(co)
   outcome.cancelled(co, err)
   if close then
@@ -258,7 +260,15 @@ local function cancel(co, reason)
   end
 end
 
-task.cancel_suspended = cancel
+--- Makes every wait of a task raise `err` from now on; one that is parked in a yield of its own is cancelled for good.
+function task.interrupt(co, err)
+  if status(co) ~= "dead" and not wait.interrupt(co, err) then cancel(co, err.reason) end
+end
+
+--- Cancels a task in such a way that it may clean up.
+function task.stop(co, reason)
+  task.interrupt(co, errors.new("cancelled", describe(co) .. " was cancelled", { reason = reason }))
+end
 
 function task.cancel(co)
   co = check_task(co, "cancel")

@@ -82,7 +82,8 @@ end
 function timer.queueMicrotask(fn, ...)
   if type(fn) ~= "function" then check.callable(fn, 1, "queueMicrotask") end
   local count = select("#", ...)
-  loop.queue_microtask(count == 0 and fn or bind(fn, count, ...))
+  local is_plain = count == 0 and type(fn) == "function"
+  loop.queue_microtask(is_plain and fn or bind(fn, count, ...))
 end
 
 local function check_id(id, name)

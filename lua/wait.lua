@@ -532,7 +532,13 @@ function wait.interrupt(co, err)
   local node = { co = co, is_interrupted = true, err = err }
   wait.replace(co, node)
   wait.make_ready(node)
+  wait.tell_awaited(token, err)
   return true
+end
+
+--- Tells the promise that a coroutine was waiting for with this token that the coroutine was cancelled.
+function wait.tell_awaited(token, err)
+  if type(token) == "table" and token.awaits then wait.abandon(token.awaits, err) end
 end
 
 --- The task that a coroutine belongs to: itself, but for the inside of a protected call.

@@ -55,7 +55,7 @@ describe("a job", function()
     end))
     assert.are.same({ "result", "result", "result" }, seen)
     assert.are.equal("result", await(job))
-    assert.are.equal("result", job:await())
+    assert.are.equal("result", job:expect())
   end)
 
   it("lets timers fire while the main thread waits for it", function()

@@ -22,7 +22,8 @@ use crate::vm::transfer::Transfer;
 const REGISTRY_NAME: &str = "scheduler.module";
 
 /// The Lua parts of the module, by their file names in `lua/`.
-const PARTS: [(&str, &str); 20] = [
+const PARTS: [(&str, &str); 27] = [
+    ("awaitable.lua", include_str!("../../lua/awaitable.lua")),
     ("check.lua", include_str!("../../lua/check.lua")),
     ("clock.lua", include_str!("../../lua/clock.lua")),
     ("compat.lua", include_str!("../../lua/compat.lua")),
@@ -31,10 +32,16 @@ const PARTS: [(&str, &str); 20] = [
     ("event.lua", include_str!("../../lua/event.lua")),
     ("execute_tasks.lua", include_str!("../../lua/execute_tasks.lua")),
     ("fifo.lua", include_str!("../../lua/fifo.lua")),
+    ("interval.lua", include_str!("../../lua/interval.lua")),
     ("loop.lua", include_str!("../../lua/loop.lua")),
     ("mutex.lua", include_str!("../../lua/mutex.lua")),
     ("outcome.lua", include_str!("../../lua/outcome.lua")),
     ("parallel.lua", include_str!("../../lua/parallel.lua")),
+    ("promise.lua", include_str!("../../lua/promise.lua")),
+    ("promise_class.lua", include_str!("../../lua/promise_class.lua")),
+    ("promise_error.lua", include_str!("../../lua/promise_error.lua")),
+    ("promise_list.lua", include_str!("../../lua/promise_list.lua")),
+    ("promisify.lua", include_str!("../../lua/promisify.lua")),
     ("queue.lua", include_str!("../../lua/queue.lua")),
     ("scope.lua", include_str!("../../lua/scope.lua")),
     ("semaphore.lua", include_str!("../../lua/semaphore.lua")),

@@ -1,0 +1,20 @@
+-- An iterator over the ticks of a clock.
+
+local native, check, task = ...
+
+local floor, type = math.floor, type
+local NANOS_PER_SECOND = 1e9
+
+--- `scheduler.interval`: `for n in scheduler.interval(0.5) do`. The schedule is fixed; missed ticks are skipped.
+return function(seconds)
+  if type(seconds) ~= "number" or seconds ~= seconds then check.bad_argument(1, "interval", "number", seconds) end
+  if seconds <= 0 then check.raise("bad argument #1 to 'interval' (seconds above 0 expected)") end
+  local begun, tick = native.time(), 0
+  return function()
+    local passed = (native.time() - begun) / NANOS_PER_SECOND
+    local due = floor(passed / seconds)
+    tick = due > tick and due or tick + 1
+    task.wait(tick * seconds - passed)
+    return tick
+  end
+end

@@ -1,0 +1,623 @@
+-- Promises: timing and adoption as in Promises/A+, names and cancellation as in evaera's Promise library for Roblox.
+--
+-- A promise is a table:
+--
+--   status                 STARTED until it is settled
+--   count, value, values   what it was settled with: how many values, the first, and all if there are more
+--   source                 the promise that it takes its outcome from, while that is pending or was not looked at
+--   react                  what it does when the source is settled; the microtask is the promise itself
+--   first, last            its consumers in their order, linked by `before` and `after`: what has it as source
+--   waiting                the list of coroutines that wait for it
+--   is_locked              it was resolved, be it with a promise that is pending; what comes later is ignored
+--   is_handled             somebody would see its rejection
+--   co                     the coroutine that works for it and has waited
+--   hooks                  what is to be called when it is cancelled
+--   origin                 where it was made, or the first one that its outcome comes from: as origins of tasks
+--
+-- A consumer is a promise, or an observer: a table with `source`, `react` and links, but without a status.
+--
+-- Handlers run in the recycled coroutine of all callbacks, executors in one of their own kind. If one waits, the
+-- coroutine is its own from then on, as with callbacks. No `pcall` is needed, so they may wait in Lua 5.1 too: what is
+-- raised ends the coroutine, and whoever resumed it rejects the promise.
+
+local native, compat, check, errors, wait, outcome, waiters, loop, task, Error = ...
+
+local getmetatable, ipairs, pcall = getmetatable, ipairs, pcall
+local rawequal, select, setmetatable, type = rawequal, select, setmetatable, type
+local create, resume, status_of, yield = coroutine.create, coroutine.resume, coroutine.status, coroutine.yield
+local match, remove = string.match, table.remove
+local pack, unpack = compat.pack, compat.unpack
+local queue_microtask = loop.queue_microtask
+local WAKE = wait.WAKE
+
+local STARTED, RESOLVED, REJECTED, CANCELLED = "Started", "Resolved", "Rejected", "Cancelled"
+
+local Promise = {}
+Promise.__index = Promise
+
+local promise = {
+  STARTED = STARTED,
+  RESOLVED = RESOLVED,
+  REJECTED = REJECTED,
+  CANCELLED = CANCELLED,
+  --- The methods of promises.
+  prototype = Promise,
+}
+
+-- Rejected promises that nobody handles, of the last turn and of the running one.
+local overdue, unhandled = {}, {}
+local rejection_hooks = {}
+
+local take, cancel, resolve
+
+-- Consumers -----------------------------------------------------------------------------------------------------------
+
+--- A promise that nothing settles yet.
+local function new(origin)
+  return setmetatable({
+    status = STARTED,
+    count = 0,
+    value = nil,
+    first = nil,
+    last = nil,
+    is_locked = false,
+    is_handled = false,
+    origin = origin,
+  }, Promise)
+end
+
+promise.new = new
+
+--- Makes `node` a consumer of `source`: `node:react(source)` runs as a microtask once that is settled.
+local function consume(source, node)
+  source.is_handled = true
+  node.source = source
+  if source.status ~= STARTED then return queue_microtask(node) end
+  local last = source.last
+  node.before, source.last = last, node
+  if last then last.after = node else source.first = node end
+end
+
+--- Whether somebody would miss the outcome of a promise. A promise that `finally` made misses it only if somebody would
+--- miss its own.
+local function is_wanted(self)
+  if self.waiting and self.waiting.first then return true end
+  local node = self.first
+  while node do
+    if not node.is_final or is_wanted(node) then return true end
+    node = node.after
+  end
+  return false
+end
+
+--- Takes a consumer out of those of its source.
+local function leave(node)
+  local source, before, after = node.source, node.before, node.after
+  node.source = nil
+  if source.status ~= STARTED then return end
+  node.before, node.after = nil, nil
+  if before then before.after = after else source.first = after end
+  if after then after.before = before else source.last = before end
+end
+
+promise.consume = consume
+
+--- Takes a consumer back; a promise that nobody is left to want is cancelled.
+function promise.release(node, reason)
+  local source = node.source
+  if not source then return end
+  leave(node)
+  if source.status == STARTED and not is_wanted(source) then cancel(source, reason) end
+end
+
+-- Settling ------------------------------------------------------------------------------------------------------------
+
+--- Queues the consumers of a promise that was settled, and wakes those that wait for it.
+local function tell(self)
+  local node = self.first
+  self.first, self.last, self.co, self.hooks = nil, nil, nil, nil
+  while node do
+    local after = node.after
+    node.before, node.after = nil, nil
+    queue_microtask(node)
+    node = after
+  end
+  if self.waiting then waiters.wake_all(self.waiting) end
+end
+
+local function keep(self, ...)
+  local count = select("#", ...)
+  self.count, self.value = count, (...)
+  if count > 1 then self.values = pack(...) end
+end
+
+local function values_of(self)
+  local count = self.count
+  if count == 1 then return self.value end
+  if count > 1 then return unpack(self.values, 1, count) end
+end
+
+promise.values_of = values_of
+
+--- Settles a promise with values, whatever they are.
+local function fulfil(self, ...)
+  if self.status ~= STARTED then return end
+  keep(self, ...)
+  self.status = RESOLVED
+  if self.first or self.waiting or self.co or self.hooks then tell(self) end
+end
+
+promise.fulfil = fulfil
+
+--- Notes a rejection that nobody handles so far.
+local function set_rejected(self)
+  self.status = REJECTED
+  if not self.is_handled then
+    unhandled[#unhandled + 1] = self
+    loop.has_unhandled = true
+    wait.tell_host()
+  end
+  tell(self)
+end
+
+local function reject(self, ...)
+  if self.status ~= STARTED then return end
+  keep(self, ...)
+  set_rejected(self)
+end
+
+promise.reject = reject
+
+--- Settles a promise as `source` is settled.
+function take(self, source)
+  local status = source.status
+  if status == CANCELLED then return cancel(self, source.value.reason) end
+  if self.status ~= STARTED then return end
+  self.count, self.value, self.values = source.count, source.value, source.values
+  if status == RESOLVED then
+    self.status = RESOLVED
+    return tell(self)
+  end
+  self.traceback, self.origin = source.traceback, source.origin
+  set_rejected(self)
+end
+
+promise.take = take
+
+-- Resolving -----------------------------------------------------------------------------------------------------------
+
+--- What a promise does that was resolved with another.
+local function adopted(self)
+  local source = self.source
+  if not source then return end
+  self.source = nil
+  return take(self, source)
+end
+
+--- Resolves a promise with another one.
+local function adopt(self, other)
+  if rawequal(self, other) then
+    return reject(self, Error.new({ kind = "ExecutionError", error = "a promise cannot be resolved with itself" }))
+  end
+  if self.status == CANCELLED and not is_wanted(other) then cancel(other, self.value.reason) end
+  if self.status ~= STARTED then return end
+  other.is_handled = true
+  if other.status ~= STARTED then return take(self, other) end
+  self.is_locked, self.react = true, adopted
+  consume(other, self)
+end
+
+local function index(object, key)
+  return object[key]
+end
+
+--- The method of a thenable by which it is asked; or nil; or nil and what its `__index` raised.
+local function method_of(object)
+  for _, name in ipairs({ "andThen", "then_" }) do
+    local ok, method = pcall(index, object, name)
+    if not ok then return nil, true, method end
+    if type(method) == "function" or compat.is_callable(method) then return method end
+  end
+end
+
+promise.method_of = method_of
+
+--- Asks a thenable, in a microtask. Its first answer counts, whatever it does after that.
+local function ask(node)
+  local self = node.owner
+  if self.status ~= STARTED then return end
+  local child = node.method(node.thenable, function(...)
+    if node.has_answered then return end
+    node.has_answered = true
+    return resolve(self, ...)
+  end, function(...)
+    if node.has_answered then return end
+    node.has_answered = true
+    return reject(self, ...)
+  end)
+  local has_methods = type(child) == "table" or type(child) == "userdata"
+  local ok, stop = pcall(index, has_methods and child or {}, "cancel")
+  if ok and compat.is_callable(stop) then
+    promise.on_cancel(self, function()
+      stop(child)
+    end)
+  end
+end
+
+local function resolve_with_object(self, object, ...)
+  if getmetatable(object) == Promise then return adopt(self, object) end
+  if getmetatable(object) == nil and object.andThen == nil and object.then_ == nil then return fulfil(self, ...) end
+  local method, has_failed, failure = method_of(object)
+  if has_failed then return reject(self, failure) end
+  if method == nil then return fulfil(self, ...) end
+  self.is_locked = true
+  queue_microtask({ react = ask, owner = self, thenable = object, method = method })
+end
+
+--- Resolves a promise: with values, or with the outcome of a promise or thenable.
+function resolve(self, ...)
+  local kind = type((...))
+  if kind == "table" or kind == "userdata" then return resolve_with_object(self, (...), ...) end
+  return fulfil(self, ...)
+end
+
+promise.resolve = resolve
+
+-- Running -------------------------------------------------------------------------------------------------------------
+
+--- A promise in words, for messages.
+local function describe(self)
+  local origin = self.origin
+  if type(origin) == "string" then return origin end
+  return "a promise made at " .. (origin and match(native.describe(origin), " at (.+)$") or "?")
+end
+
+promise.describe = describe
+
+--- Takes what was raised by the code that works for a promise.
+local function failed(node, err, traceback)
+  local self = node.owner or node
+  if node.owner then
+    -- A thenable that has answered may raise what it likes.
+    if node.has_answered then return end
+    node.has_answered = true
+  elseif self.status ~= STARTED or self.is_locked then
+    -- Nobody else would hear of it.
+    return errors.report(err, traceback, "the rest of " .. describe(self))
+  end
+  self.traceback = traceback
+  return reject(self, err)
+end
+
+--- Notes that the code which works for a promise waits, in a coroutine that is its own from now on.
+local function waits(node, co)
+  local self = node.owner or node
+  self.co = co
+  outcome.origins[co] = describe(self)
+  outcome.watch(co).on_end = function(_, result)
+    if self.co == co then self.co = nil end
+    if result.failed then return failed(node, result.err, result.traceback) end
+    if result.cancelled then return cancel(self, result.err.reason) end
+  end
+  if self.status == CANCELLED then task.interrupt(co, self.value) end
+end
+
+local function ended_in_error(node, co, err)
+  local traceback, has_other, other = compat.traceback_and_close(co, err)
+  failed(node, err, traceback)
+  if has_other then errors.report(other, "", "the clean-up of " .. describe(node.owner or node)) end
+end
+
+loop.reaction_waits, loop.reaction_failed = waits, ended_in_error
+
+-- The coroutine that executors and asynchronous functions run in: it is used again if they have not waited, as the
+-- runner of loop.lua is. `active` is the one in use.
+local idle, active
+
+local function START() end
+local function DONE() end
+
+--- What a starter was resumed with. A program may have kept the coroutine and resume it by hand: to no effect.
+local function to_start(what, ...)
+  if what == START then return ... end
+  return to_start(yield())
+end
+
+local function starter(me, self, run, ...)
+  run(self, ...)
+  if active ~= me then return end
+  return starter(to_start(yield(DONE)))
+end
+
+local function begin(what, ...)
+  return starter(to_start(what, ...))
+end
+
+local function after_start(self, outer, co, ok, what)
+  active = outer
+  if not ok then
+    ended_in_error(self, co, what)
+  elseif what == DONE then
+    idle = co
+  elseif status_of(co) ~= "dead" then
+    waits(self, co)
+  end
+  return self
+end
+
+--- Runs `run(self, ...)` at once, until it waits; returns `self`.
+local function start(self, run, ...)
+  local co, outer = idle or create(begin), active
+  idle, active = nil, co
+  return after_start(self, outer, co, resume(co, START, co, self, run, ...))
+end
+
+promise.start = start
+
+--- For `start`: resolves a promise with what a function returns.
+function promise.call(self, fn, ...)
+  return resolve(self, fn(...))
+end
+
+--- A function that calls `fn` and returns a promise of what that returns. `name` is that of the caller, for errors.
+function promise.async(fn, name)
+  if type(fn) ~= "function" then check.callable(fn, 1, name) end
+  return function(...)
+    return start(new(native.origin()), promise.call, fn, ...)
+  end
+end
+
+--- Calls `hook(reason)` when the promise is cancelled; at once if it was. Returns whether it was.
+local function on_cancel(self, hook)
+  if self.status == STARTED then
+    local hooks = self.hooks or {}
+    self.hooks, hooks[#hooks + 1] = hooks, hook
+  elseif self.status == CANCELLED then
+    task.spawn(hook, self.value.reason)
+    return true
+  end
+  return false
+end
+
+promise.on_cancel = on_cancel
+
+--- For `start`: runs the function of `Promise.new`.
+function promise.execute(self, executor)
+  executor(function(...)
+    if self.is_locked then return end
+    if self.status == STARTED or self.status == CANCELLED then return resolve(self, ...) end
+  end, function(...)
+    if not self.is_locked then return reject(self, ...) end
+  end, function(hook)
+    if hook ~= nil then check.callable(hook, 1, "onCancel") end
+    if hook == nil then return self.status == CANCELLED end
+    return on_cancel(self, hook)
+  end)
+end
+
+-- Handlers ------------------------------------------------------------------------------------------------------------
+
+--- What a promise does that `andThen` made.
+local function run_handler(self)
+  local source = self.source
+  if not source then return end
+  local handler
+  if source.status == RESOLVED then handler = self.on_resolved else handler = self.on_rejected end
+  self.source, self.on_resolved, self.on_rejected = nil, nil, nil
+  if not handler then return take(self, source) end
+  if self.origin == nil then self.origin = source.origin end
+  if source.count == 1 then return resolve(self, handler(source.value)) end
+  return resolve(self, handler(values_of(source)))
+end
+
+--- `andThen`; handlers that are nil pass the outcome on.
+local function chain(self, on_resolved, on_rejected)
+  local child = setmetatable({
+    status = STARTED,
+    count = 0,
+    value = nil,
+    source = nil,
+    react = run_handler,
+    on_resolved = on_resolved,
+    on_rejected = on_rejected,
+    before = nil,
+    after = nil,
+    first = nil,
+    last = nil,
+    is_locked = false,
+    is_handled = false,
+    origin = nil,
+  }, Promise)
+  if self.status == CANCELLED then
+    child.react, child.origin = nil, self.origin
+    reject(child, promise.already_cancelled(self))
+    return child
+  end
+  consume(self, child)
+  return child
+end
+
+promise.chain = chain
+
+--- The error of those that ask for the outcome of a promise that was cancelled.
+function promise.already_cancelled(self)
+  return Error.new({
+    kind = "AlreadyCancelled",
+    error = "the promise was cancelled",
+    context = "It was " .. describe(self) .. ".",
+  })
+end
+
+--- Ends a promise that `finally` made, once what its handler returned is settled.
+local function after_handler(self)
+  local source, kept = self.source, self.kept
+  if not source then return end
+  self.source, self.kept, self.sees_cancel = nil, nil, nil
+  if source.status == REJECTED then return take(self, source) end
+  return take(self, kept)
+end
+
+--- Goes on after the handler of `finally`, with what it returned.
+local function finish(self, source, result)
+  local kind = type(result)
+  local is_thenable = getmetatable(result) == Promise
+    or (kind == "table" or kind == "userdata") and method_of(result) ~= nil
+  if not is_thenable then return take(self, source) end
+  local other = result
+  if getmetatable(result) ~= Promise then
+    other = new(self.origin)
+    resolve(other, result)
+  end
+  if self.status ~= STARTED then return end
+  self.kept, self.react, self.sees_cancel, self.is_final = source, after_handler, true, nil
+  self.is_locked = true
+  consume(other, self)
+end
+
+--- What a promise does that `finally` made; if it was cancelled itself, its handler runs all the same.
+local function run_final(self)
+  local source, handler = self.source, self.on_end
+  self.source, self.on_end, self.is_final = nil, nil, nil
+  if self.origin == nil then self.origin = source.origin end
+  return finish(self, source, handler(source.status))
+end
+
+function promise.finally(self, handler)
+  local child = new(nil)
+  child.react, child.on_end, child.sees_cancel, child.is_final = run_final, handler, true, true
+  consume(self, child)
+  return child
+end
+
+-- Cancelling ----------------------------------------------------------------------------------------------------------
+
+--- Ends what works for a promise, since that was cancelled.
+local function stop_work(co, hooks, err)
+  if co then task.interrupt(co, err) end
+  for _, hook in ipairs(hooks or {}) do
+    task.spawn(hook, err.reason)
+  end
+end
+
+--- Cancels one promise, and adds to the list `todo` what is to be cancelled with it; returns the list's new length.
+local function cancel_one(self, err, todo, last)
+  local co, hooks, source, node = self.co, self.hooks, self.source, self.last
+  self.status, self.count, self.value = CANCELLED, 1, err
+  self.first, self.last, self.co, self.hooks = nil, nil, nil, nil
+  stop_work(co, hooks, err)
+  while node do
+    local before = node.before
+    node.before, node.after = nil, nil
+    if node.sees_cancel then
+      queue_microtask(node)
+    else
+      node.source = nil
+      last = last + 1
+      todo[last] = node
+    end
+    node = before
+  end
+  if source then
+    -- The handler of `finally` runs when the source ends, whoever wants to know.
+    if not self.is_final then leave(self) end
+    if source.status == STARTED and not is_wanted(source) then
+      last = last + 1
+      todo[last] = source
+    end
+  end
+  if self.waiting then waiters.wake_all(self.waiting) end
+  return last
+end
+
+--- Cancels a promise that is pending, what is made from it, and what nobody else wants that it is made from. This is a
+--- list, not a recursion: chains may be long.
+function cancel(self, reason)
+  if self.status ~= STARTED then return end
+  local err = errors.new("cancelled", "the promise was cancelled", { reason = reason })
+  local todo, last = { self }, 1
+  repeat
+    local next_one = todo[last]
+    todo[last], last = nil, last - 1
+    if next_one.status == STARTED then last = cancel_one(next_one, err, todo, last) end
+  until last == 0
+end
+
+promise.cancel = cancel
+
+--- Notes that a coroutine which waited for a promise was cancelled.
+function wait.abandon(self, err)
+  if is_wanted(self) then return end
+  return cancel(self, err.reason)
+end
+
+-- Waiting -------------------------------------------------------------------------------------------------------------
+
+--- Waits until a promise is settled. Returns WAKE, or what somebody passed to `resume`.
+local function settled(self)
+  self.is_handled = true
+  if self.status ~= STARTED then return WAKE end
+  if not self.waiting then self.waiting = waiters.new() end
+  return waiters.wait(self.waiting, nil, { awaits = self })
+end
+
+local function with_status(self, ...)
+  if (...) ~= WAKE then return ... end
+  return self.status, values_of(self)
+end
+
+local function with_success(self, ...)
+  if (...) ~= WAKE then return ... end
+  return self.status == RESOLVED, values_of(self)
+end
+
+local function raising(self, ...)
+  if (...) ~= WAKE then return ... end
+  if self.status == RESOLVED then return values_of(self) end
+  return outcome.pass_on(self.value, self.traceback)
+end
+
+function Promise:awaitStatus()
+  return with_status(self, settled(self))
+end
+
+function Promise:await()
+  return with_success(self, settled(self))
+end
+
+function Promise:expect()
+  return raising(self, settled(self))
+end
+
+-- Rejections that nobody handles --------------------------------------------------------------------------------------
+
+--- Adds a function that is called with each promise whose rejection nobody handles, and its values. Returns a function
+--- that takes it out again.
+function promise.on_unhandled(hook)
+  local entry = { hook = hook }
+  rejection_hooks[#rejection_hooks + 1] = entry
+  return function()
+    for i, other in ipairs(rejection_hooks) do
+      if other == entry then return remove(rejection_hooks, i) end
+    end
+  end
+end
+
+local function report(self)
+  self.is_handled = true
+  for _, entry in ipairs({ unpack(rejection_hooks) }) do
+    task.spawn(entry.hook, self, values_of(self))
+  end
+  errors.report(self.value, self.traceback or "", describe(self))
+end
+
+--- Reports the rejections of the turn before this one that are still not handled.
+function loop.report_unhandled()
+  local due = overdue
+  overdue, unhandled = unhandled, {}
+  loop.has_unhandled = #overdue > 0
+  for _, self in ipairs(due) do
+    if not self.is_handled then report(self) end
+  end
+end
+
+return promise

@@ -1,6 +1,6 @@
 -- What can be awaited: promises, tasks, thenables, and objects with a method `await`.
 
-local native, compat, check, outcome, task, promise = ...
+local native, compat, check, outcome, task, promise, lists = ...
 
 local getmetatable, pcall, select, type = getmetatable, pcall, select, type
 local unpack = compat.unpack
@@ -82,7 +82,7 @@ function awaitable.await(...)
     list[i] = from(x)
     if not list[i] then check.bad_argument(i, "await", "something to await", x) end
   end
-  return unpack(awaitable.all(list):expect(), 1, count)
+  return unpack(lists().all(list):expect(), 1, count)
 end
 
 return awaitable

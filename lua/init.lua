@@ -61,10 +61,6 @@ local nested = once(function()
   return load_part("coroutine.lua", compat, check, wait)
 end)
 
-local scope = once(function()
-  return load_part("scope.lua", check, errors, wait, outcome, waiters, timer, task())
-end)
-
 local promise_error = once(function()
   return load_part("promise_error.lua", compat)
 end)
@@ -75,12 +71,18 @@ local promise = once(function()
   )
 end)
 
+local promise_list
+
 local awaitable = once(function()
-  return load_part("awaitable.lua", native, compat, check, outcome, task(), promise())
+  return load_part("awaitable.lua", native, compat, check, outcome, task(), promise(), promise_list)
 end)
 
-local promise_list = once(function()
+promise_list = once(function()
   return load_part("promise_list.lua", native, compat, check, promise(), awaitable(), promise_error())
+end)
+
+local scope = once(function()
+  return load_part("scope.lua", check, errors, wait, outcome, waiters, timer, task(), awaitable)
 end)
 
 --- Loads the tasks, which bring their own `start`.

@@ -73,7 +73,7 @@ local function run_microtasks(me)
   while batch do
     local fn = batch[first]
     batch[first] = nil
-    fifo.took(microtasks, first + 1)
+    if first < batch.last then microtasks.first = first + 1 else took(microtasks, first + 1) end
     microtasks_run = microtasks_run + 1
     if type(fn) == "function" then
       current_kind, current = MICROTASKS, fn
@@ -83,7 +83,10 @@ local function run_microtasks(me)
       fn:react()
     end
     if active ~= me then return end
-    batch, first = fifo.batch(microtasks)
+    batch, first = microtasks.batch, microtasks.first
+    if not batch then
+      batch, first = fifo.batch(microtasks)
+    end
   end
   wait.set_microtasks(false)
 end
@@ -385,6 +388,7 @@ function wait.turn_main()
   end)
   if not wait.is_main_waiting() then return WAKE end
   wait.release_main()
+  if wait.on_main_gave_up then wait.on_main_gave_up() end
   check.raise(stopped and "the scheduler was stopped" or "nothing is left that could end this wait")
 end
 
@@ -407,9 +411,13 @@ end
 
 --- Queues a function, or a table with a method `react`: see REACTION.
 function loop.queue_microtask(fn)
-  fifo.push(microtasks, fn)
-  wait.set_microtasks(true)
-  wait.tell_host()
+  local coming = microtasks.coming
+  local last = coming.last + 1
+  coming.last, coming[last] = last, fn
+  if not microtasks.is_noted then
+    wait.set_microtasks(true)
+    wait.tell_host()
+  end
 end
 
 --- Queues a node to be resumed after what is ready.

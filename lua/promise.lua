@@ -3,16 +3,20 @@
 -- A promise is a table:
 --
 --   status                 STARTED until it is settled
---   count, value, values   what it was settled with: how many values, the first, and all if there are more
---   source                 the promise that it takes its outcome from, while that is pending or was not looked at
+--   value, values          what it was settled with: the first value, and all with their count `n` unless it is one
+--   source                 the promise that it takes its outcome from, as long as it is not settled itself
 --   react                  what it does when the source is settled; the microtask is the promise itself
---   first, last            its consumers in their order, linked by `before` and `after`: what has it as source
+--   first, last            its consumers in order, linked by `before` and `after`: what has it as source. If there is
+--                          only one, `last` is nil
 --   waiting                the list of coroutines that wait for it
 --   is_locked              it was resolved, be it with a promise that is pending; what comes later is ignored
---   is_handled             somebody would see its rejection
+--   is_handled             it was rejected, and somebody has asked for it since, or it was reported
 --   co                     the coroutine that works for it and has waited
 --   hooks                  what is to be called when it is cancelled
---   origin                 where it was made, or the first one that its outcome comes from: as origins of tasks
+--   origin                 where it was made, or the one that its outcome comes from: as origins of tasks
+--
+-- Fields that most promises do without are nil until they are needed: a table grows in powers of two, and eight fields
+-- are to be enough for a promise with a handler.
 --
 -- A consumer is a promise, or an observer: a table with `source`, `react` and links, but without a status.
 --
@@ -26,7 +30,7 @@ local getmetatable, ipairs, pcall = getmetatable, ipairs, pcall
 local rawequal, select, setmetatable, type = rawequal, select, setmetatable, type
 local create, resume, status_of, yield = coroutine.create, coroutine.resume, coroutine.status, coroutine.yield
 local match, remove = string.match, table.remove
-local pack, unpack = compat.pack, compat.unpack
+local pack, unpack, running = compat.pack, compat.unpack, compat.running
 local queue_microtask = loop.queue_microtask
 local WAKE = wait.WAKE
 
@@ -54,28 +58,26 @@ local take, cancel, resolve
 
 --- A promise that nothing settles yet.
 local function new(origin)
-  return setmetatable({
-    status = STARTED,
-    count = 0,
-    value = nil,
-    first = nil,
-    last = nil,
-    is_locked = false,
-    is_handled = false,
-    origin = origin,
-  }, Promise)
+  return setmetatable({ status = STARTED, origin = origin, value = nil, first = nil }, Promise)
 end
 
 promise.new = new
 
 --- Makes `node` a consumer of `source`: `node:react(source)` runs as a microtask once that is settled.
 local function consume(source, node)
-  source.is_handled = true
   node.source = source
-  if source.status ~= STARTED then return queue_microtask(node) end
-  local last = source.last
-  node.before, source.last = last, node
-  if last then last.after = node else source.first = node end
+  local status = source.status
+  if status ~= STARTED then
+    if status == REJECTED then source.is_handled = true end
+    return queue_microtask(node)
+  end
+  local first = source.first
+  if not first then
+    source.first = node
+    return
+  end
+  local last = source.last or first
+  last.after, node.before, source.last = node, last, node
 end
 
 --- Whether somebody would miss the outcome of a promise. A promise that `finally` made misses it only if somebody would
@@ -97,7 +99,7 @@ local function leave(node)
   if source.status ~= STARTED then return end
   node.before, node.after = nil, nil
   if before then before.after = after else source.first = after end
-  if after then after.before = before else source.last = before end
+  if after then after.before = before else source.last = before ~= source.first and before or nil end
 end
 
 promise.consume = consume
@@ -114,27 +116,35 @@ end
 
 --- Queues the consumers of a promise that was settled, and wakes those that wait for it.
 local function tell(self)
-  local node = self.first
-  self.first, self.last, self.co, self.hooks = nil, nil, nil, nil
-  while node do
-    local after = node.after
-    node.before, node.after = nil, nil
-    queue_microtask(node)
-    node = after
+  local node, waiting = self.first, self.waiting
+  if node then
+    self.first = nil
+    if self.last then self.last = nil end
+    repeat
+      local after = node.after
+      if after then node.after, after.before = nil, nil end
+      queue_microtask(node)
+      node = after
+    until not node
   end
-  if self.waiting then waiters.wake_all(self.waiting) end
-end
-
-local function keep(self, ...)
-  local count = select("#", ...)
-  self.count, self.value = count, (...)
-  if count > 1 then self.values = pack(...) end
+  if self.co then self.co = nil end
+  if self.hooks then self.hooks = nil end
+  if waiting then waiters.wake_all(waiting) end
 end
 
 local function values_of(self)
-  local count = self.count
-  if count == 1 then return self.value end
-  if count > 1 then return unpack(self.values, 1, count) end
+  local values = self.values
+  if values then return unpack(values, 1, values.n) end
+  return self.value
+end
+
+--- What a promise needs no more once it is settled.
+local function forget(self)
+  if self.source then
+    self.source = nil
+    if self.on_resolved then self.on_resolved = nil end
+    if self.on_rejected then self.on_rejected = nil end
+  end
 end
 
 promise.values_of = values_of
@@ -142,8 +152,9 @@ promise.values_of = values_of
 --- Settles a promise with values, whatever they are.
 local function fulfil(self, ...)
   if self.status ~= STARTED then return end
-  keep(self, ...)
-  self.status = RESOLVED
+  self.status, self.value = RESOLVED, (...)
+  if select("#", ...) ~= 1 then self.values = pack(...) end
+  if self.source then forget(self) end
   if self.first or self.waiting or self.co or self.hooks then tell(self) end
 end
 
@@ -152,7 +163,8 @@ promise.fulfil = fulfil
 --- Notes a rejection that nobody handles so far.
 local function set_rejected(self)
   self.status = REJECTED
-  if not self.is_handled then
+  forget(self)
+  if not self.first and not (self.waiting and self.waiting.first) then
     unhandled[#unhandled + 1] = self
     loop.has_unhandled = true
     wait.tell_host()
@@ -162,7 +174,8 @@ end
 
 local function reject(self, ...)
   if self.status ~= STARTED then return end
-  keep(self, ...)
+  self.value = (...)
+  if select("#", ...) ~= 1 then self.values = pack(...) end
   set_rejected(self)
 end
 
@@ -173,9 +186,10 @@ function take(self, source)
   local status = source.status
   if status == CANCELLED then return cancel(self, source.value.reason) end
   if self.status ~= STARTED then return end
-  self.count, self.value, self.values = source.count, source.value, source.values
+  self.value, self.values = source.value, source.values
   if status == RESOLVED then
     self.status = RESOLVED
+    forget(self)
     return tell(self)
   end
   self.traceback, self.origin = source.traceback, source.origin
@@ -189,9 +203,7 @@ promise.take = take
 --- What a promise does that was resolved with another.
 local function adopted(self)
   local source = self.source
-  if not source then return end
-  self.source = nil
-  return take(self, source)
+  if source then return take(self, source) end
 end
 
 --- Resolves a promise with another one.
@@ -201,8 +213,11 @@ local function adopt(self, other)
   end
   if self.status == CANCELLED and not is_wanted(other) then cancel(other, self.value.reason) end
   if self.status ~= STARTED then return end
-  other.is_handled = true
-  if other.status ~= STARTED then return take(self, other) end
+  if other.status ~= STARTED then
+    if other.status == REJECTED then other.is_handled = true end
+    return take(self, other)
+  end
+  forget(self)
   self.is_locked, self.react = true, adopted
   consume(other, self)
 end
@@ -250,7 +265,8 @@ local function resolve_with_object(self, object, ...)
   local method, has_failed, failure = method_of(object)
   if has_failed then return reject(self, failure) end
   if method == nil then return fulfil(self, ...) end
-  self.is_locked = true
+  self.is_locked, self.origin = true, self.origin or self.source and self.source.origin
+  forget(self)
   queue_microtask({ react = ask, owner = self, thenable = object, method = method })
 end
 
@@ -267,7 +283,7 @@ promise.resolve = resolve
 
 --- A promise in words, for messages.
 local function describe(self)
-  local origin = self.origin
+  local origin = self.origin or self.source and self.source.origin
   if type(origin) == "string" then return origin end
   return "a promise made at " .. (origin and match(native.describe(origin), " at (.+)$") or "?")
 end
@@ -285,14 +301,14 @@ local function failed(node, err, traceback)
     -- Nobody else would hear of it.
     return errors.report(err, traceback, "the rest of " .. describe(self))
   end
-  self.traceback = traceback
+  self.traceback, self.origin = traceback, self.origin or self.source and self.source.origin
   return reject(self, err)
 end
 
 --- Notes that the code which works for a promise waits, in a coroutine that is its own from now on.
 local function waits(node, co)
   local self = node.owner or node
-  self.co = co
+  self.co, self.origin = co, self.origin or self.source and self.source.origin
   outcome.origins[co] = describe(self)
   outcome.watch(co).on_end = function(_, result)
     if self.co == co then self.co = nil end
@@ -317,20 +333,20 @@ local idle, active
 local function START() end
 local function DONE() end
 
---- What a starter was resumed with. A program may have kept the coroutine and resume it by hand: to no effect.
-local function to_start(what, ...)
-  if what == START then return ... end
-  return to_start(yield())
-end
-
-local function starter(me, self, run, ...)
+--- Runs what the starter was resumed with; a program may have kept the coroutine and resume it by hand: to no effect.
+local function go(what, self, run, ...)
+  if what ~= START then return false end
   run(self, ...)
-  if active ~= me then return end
-  return starter(to_start(yield(DONE)))
+  return true
 end
 
-local function begin(what, ...)
-  return starter(to_start(what, ...))
+local function starter(...)
+  local me = running()
+  go(...)
+  while active == me do
+    while not go(yield(DONE)) do
+    end
+  end
 end
 
 local function after_start(self, outer, co, ok, what)
@@ -347,9 +363,9 @@ end
 
 --- Runs `run(self, ...)` at once, until it waits; returns `self`.
 local function start(self, run, ...)
-  local co, outer = idle or create(begin), active
+  local co, outer = idle or create(starter), active
   idle, active = nil, co
-  return after_start(self, outer, co, resume(co, START, co, self, run, ...))
+  return after_start(self, outer, co, resume(co, START, self, run, ...))
 end
 
 promise.start = start
@@ -384,8 +400,7 @@ promise.on_cancel = on_cancel
 --- For `start`: runs the function of `Promise.new`.
 function promise.execute(self, executor)
   executor(function(...)
-    if self.is_locked then return end
-    if self.status == STARTED or self.status == CANCELLED then return resolve(self, ...) end
+    if not self.is_locked then return resolve(self, ...) end
   end, function(...)
     if not self.is_locked then return reject(self, ...) end
   end, function(hook)
@@ -403,30 +418,21 @@ local function run_handler(self)
   if not source then return end
   local handler
   if source.status == RESOLVED then handler = self.on_resolved else handler = self.on_rejected end
-  self.source, self.on_resolved, self.on_rejected = nil, nil, nil
   if not handler then return take(self, source) end
-  if self.origin == nil then self.origin = source.origin end
-  if source.count == 1 then return resolve(self, handler(source.value)) end
-  return resolve(self, handler(values_of(source)))
+  if source.values then return resolve(self, handler(values_of(source))) end
+  return resolve(self, handler(source.value))
 end
 
 --- `andThen`; handlers that are nil pass the outcome on.
 local function chain(self, on_resolved, on_rejected)
   local child = setmetatable({
     status = STARTED,
-    count = 0,
-    value = nil,
     source = nil,
     react = run_handler,
     on_resolved = on_resolved,
     on_rejected = on_rejected,
-    before = nil,
-    after = nil,
+    value = nil,
     first = nil,
-    last = nil,
-    is_locked = false,
-    is_handled = false,
-    origin = nil,
   }, Promise)
   if self.status == CANCELLED then
     child.react, child.origin = nil, self.origin
@@ -452,7 +458,7 @@ end
 local function after_handler(self)
   local source, kept = self.source, self.kept
   if not source then return end
-  self.source, self.kept, self.sees_cancel = nil, nil, nil
+  self.kept, self.sees_cancel = nil, nil
   if source.status == REJECTED then return take(self, source) end
   return take(self, kept)
 end
@@ -462,13 +468,19 @@ local function finish(self, source, result)
   local kind = type(result)
   local is_thenable = getmetatable(result) == Promise
     or (kind == "table" or kind == "userdata") and method_of(result) ~= nil
-  if not is_thenable then return take(self, source) end
+  if not is_thenable then
+    if self.status ~= STARTED then self.source = nil end
+    return take(self, source)
+  end
   local other = result
   if getmetatable(result) ~= Promise then
     other = new(self.origin)
     resolve(other, result)
   end
-  if self.status ~= STARTED then return end
+  if self.status ~= STARTED then
+    self.source = nil
+    return
+  end
   self.kept, self.react, self.sees_cancel, self.is_final = source, after_handler, true, nil
   self.is_locked = true
   consume(other, self)
@@ -477,8 +489,7 @@ end
 --- What a promise does that `finally` made; if it was cancelled itself, its handler runs all the same.
 local function run_final(self)
   local source, handler = self.source, self.on_end
-  self.source, self.on_end, self.is_final = nil, nil, nil
-  if self.origin == nil then self.origin = source.origin end
+  self.on_end, self.is_final = nil, nil
   return finish(self, source, handler(source.status))
 end
 
@@ -501,9 +512,9 @@ end
 
 --- Cancels one promise, and adds to the list `todo` what is to be cancelled with it; returns the list's new length.
 local function cancel_one(self, err, todo, last)
-  local co, hooks, source, node = self.co, self.hooks, self.source, self.last
-  self.status, self.count, self.value = CANCELLED, 1, err
-  self.first, self.last, self.co, self.hooks = nil, nil, nil, nil
+  local co, hooks, source, node = self.co, self.hooks, self.source, self.last or self.first
+  self.status, self.value = CANCELLED, err
+  self.first, self.last, self.co, self.hooks, self.on_resolved, self.on_rejected = nil, nil, nil, nil, nil, nil
   stop_work(co, hooks, err)
   while node do
     local before = node.before
@@ -554,8 +565,10 @@ end
 
 --- Waits until a promise is settled. Returns WAKE, or what somebody passed to `resume`.
 local function settled(self)
-  self.is_handled = true
-  if self.status ~= STARTED then return WAKE end
+  if self.status ~= STARTED then
+    if self.status == REJECTED then self.is_handled = true end
+    return WAKE
+  end
   if not self.waiting then self.waiting = waiters.new() end
   return waiters.wait(self.waiting, nil, { awaits = self })
 end

@@ -198,7 +198,8 @@ local function handler(fn)
 end
 
 function methods:andThen(on_resolved, on_rejected)
-  return chain(self, handler(on_resolved), handler(on_rejected))
+  if type(on_resolved) ~= "function" then on_resolved = handler(on_resolved) end
+  return chain(self, on_resolved, handler(on_rejected))
 end
 
 function methods:catch(on_rejected)

@@ -80,8 +80,6 @@ function lists.all(list, options)
   return observe(self, promises, group)
 end
 
-awaitable.all = lists.all
-
 local function settled_anyhow(group, source, index)
   group.values[index] = group.is_packed and value(group, source) or source.status
   group.left = group.left - 1
@@ -161,21 +159,18 @@ local function check_items(list)
   end
 end
 
---- Holds the promises of a list for as long as `self` is pending.
+--- Holds the promises of a list until `self` is settled; returns a promise with the same outcome.
 local function hold(self, list)
   local promises = {}
   for i = 1, #list do
     if getmetatable(list[i]) == Promise then promises[#promises + 1] = list[i] end
   end
+  if #promises == 0 then return self end
   local group = { settled = nothing }
   observe(self, promises, group)
-  promise.consume(self, {
-    sees_cancel = true,
-    is_final = true,
-    react = function()
-      let_go(group)
-    end,
-  })
+  return promise.finally(self, function()
+    let_go(group)
+  end)
 end
 
 local function check_list(list, fn, name)
@@ -186,9 +181,9 @@ end
 --- The promise of what `run()` returns, which goes through the list.
 local function through(list, run)
   local self = new(origin_here())
-  hold(self, list)
-  self.is_handled = false
-  return start(self, call, run)
+  local result = hold(self, list)
+  start(self, call, run)
+  return result
 end
 
 function lists.each(list, predicate)

@@ -3,7 +3,7 @@
 -- The function of a scope runs in a task of its own, the first child: so that an error in it can be told to the others
 -- also where Lua cannot yield inside of `pcall`.
 
-local check, errors, wait, outcome, waiters, timer, task = ...
+local check, errors, wait, outcome, waiters, timer, task, awaitable = ...
 
 local error, ipairs, pairs = error, ipairs, pairs
 local rawequal, rawset, setmetatable, type = rawequal, rawset, setmetatable, type
@@ -71,6 +71,15 @@ function Scope:spawn(f, ...)
   check.callable(f, 1, "spawn")
   if self.is_closing then check.raise("cannot spawn: " .. self.label .. " is closing") end
   return task.start_watched(self:prepare(), f, ...)
+end
+
+--- Makes something that can be awaited a child, a promise say: it is waited for, its error is the scope's, and it is
+--- cancelled with the scope, unless others want it. Returns it.
+function Scope:hold(thing)
+  local promise = awaitable().from(thing)
+  if not promise then check.bad_argument(1, "hold", "something to await", thing) end
+  self:spawn(promise.expect, promise)
+  return thing
 end
 
 --- Makes a child that is to be started.

@@ -242,6 +242,11 @@ local function clean_up(co)
   end
 end
 
+--- The main thread's wait has ended without what it waited for.
+function wait.on_main_gave_up()
+  clean_up(wait.MAIN)
+end
+
 --- Cancels a suspended task for good: it is never resumed again.
 local function cancel(co, reason)
   local token = token_of(co)

@@ -238,6 +238,7 @@ end
 
 --- Notes that the queue of microtasks is not empty, or that it is.
 function wait.set_microtasks(is_any)
+  wait.microtasks.is_noted = is_any
   if is_any ~= has_microtasks then
     has_microtasks, odd = is_any, odd + (is_any and 1 or -1)
   end
@@ -643,7 +644,7 @@ function wait.discard()
     end
   end
   fifo.clear(wait.microtasks)
-  has_microtasks = false
+  has_microtasks, wait.microtasks.is_noted = false, false
 end
 
 return wait

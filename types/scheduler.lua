@@ -9,6 +9,8 @@
 --   Node: https://nodejs.org/api/timers.html
 --   Roblox: https://create.roblox.com/docs/reference/engine/libraries/task
 --   trio: https://trio.readthedocs.io/en/stable/reference-core.html (nurseries, cancel scopes)
+--   A+: https://promisesaplus.com
+--   evaera: https://eryn.io/roblox-lua-promise/api/Promise
 --   tokio: https://docs.rs/tokio/latest/tokio/sync/ (Semaphore, Mutex, Notify, mpsc)
 --
 -- A call that waits suspends the coroutine that it is called in, and whoever resumed that gets `scheduler.pending`. On
@@ -56,25 +58,16 @@
 ---@field workers integer Worker threads that were started in this process, by all Lua states of it.
 ---@field errors integer Errors that went to the error handler.
 
----Anything that `await` can wait for.
----@class scheduler.Awaitable
----@field await fun(self: any): any ...
+---Anything that `await` can wait for: a promise, or an object with a method `andThen`, `then_` or `await`.
+---@alias scheduler.Awaitable scheduler.PromiseOf<any>|table|userdata
 
----A call that was sent to a worker. `tostring` tells its state: "job 1 (pending)", "(done)" or "(failed)".
----@class scheduler.Job: scheduler.Awaitable
----@field number integer Counts the jobs of this Lua state.
----@field origin string Where it was started, "file:line".
-local Job = {}
-
----Waits for the job and returns its results; may be called again, by many.
----
----Raises a `scheduler.Error` of the kind "error" or "lost" if the job failed.
----@return any ...
-function Job:await() end
+---A call that was sent to a worker: the promise of what it returns. It is rejected with a `scheduler.Error` of the kind
+---"error" or "lost". Cancelled, its result is dropped.
+---@alias scheduler.Job scheduler.PromiseOf<any>
 
 ---The errors of the library that a program may want to tell apart. `tostring` gives the message, and the traceback if
 ---there is one. The kind is
---- * `"cancelled"`: the task was cancelled, or the scope that it is in;
+--- * `"cancelled"`: the task or promise was cancelled, or the scope that it is in;
 --- * `"timeout"`: the time of `timeout`, or of a `scope` or `execute_tasks`, was over;
 --- * `"task"`: a task of `execute_tasks` failed;
 --- * `"closed"`: the queue is closed;
@@ -84,7 +77,7 @@ function Job:await() end
 ---@class scheduler.Error
 ---@field kind "cancelled"|"timeout"|"task"|"closed"|"error"|"lost"
 ---@field message string The error in words.
----@field reason? any "cancelled": what was given to `Scope:cancel`, or why the scope was cancelled.
+---@field reason? any "cancelled": what was given to `cancel`, or why the scope was cancelled.
 ---@field key? any "task": the key of the task.
 ---@field value? any "task", "error": the error value itself; nil where it cannot cross from a worker.
 ---@field traceback? string "task", "error", "lost": that of the task or the worker; "" where there is none.
@@ -133,12 +126,13 @@ function scheduler.stop() end
 ---@return number ms
 function scheduler.now() end
 
----Waits for `x` and returns its results: calls `x:await()`, or joins the task.
+---Waits for `x` and returns its results. With further arguments, waits for all and returns the first result of each.
 ---
----Raises what `x` failed with.
+---Raises what `x`, or the first of them that fails, failed with.
 ---@param x scheduler.Awaitable|thread
+---@param ... scheduler.Awaitable|thread
 ---@return any ...
-function scheduler.await(x) end
+function scheduler.await(x, ...) end
 
 ---Sets what uncaught errors go to, and returns the former handler. Nil restores the default, which writes to stderr. An
 ---error in the handler is written to stderr, with the one that it was given. A handler must not wait.
@@ -344,6 +338,304 @@ function scheduler.task.name(co, name) end
 ---@return table<K, any>? errors
 function scheduler.execute_tasks(tasks, max_concurrency, options) end
 
+-- Promises --------------------------------------------------------------------------------------------------------
+
+---"Started" until the promise is settled.
+---@alias scheduler.Status "Started"|"Resolved"|"Rejected"|"Cancelled"
+
+---A value that will come. `R` is the type of its first value. The methods are those of evaera's Promise for Roblox
+---(https://eryn.io/roblox-lua-promise/api/Promise), the timing is that of Promises/A+ (https://promisesaplus.com):
+---handlers run as microtasks, in the order in which they were added, and each may wait.
+---@class scheduler.PromiseOf<R>
+local PromiseMethods = {}
+
+---Calls `on_resolved` with the values, or `on_rejected` with the reason; what cannot be called is passed over.
+---What the handler returns settles the promise that is returned: values, or the outcome of a promise or thenable; what
+---it raises rejects that. If this promise was cancelled, the one returned is rejected with an AlreadyCancelled error.
+---@param on_resolved? fun(...: any): any ...
+---@param on_rejected? fun(reason: any, ...: any): any ...
+---@return scheduler.PromiseOf<any>
+function PromiseMethods:andThen(on_resolved, on_rejected) end
+
+---`andThen(nil, on_rejected)`.
+---@param on_rejected? fun(reason: any, ...: any): any ...
+---@return scheduler.PromiseOf<any>
+function PromiseMethods:catch(on_rejected) end
+
+---Calls `on_end(status)` when the promise is resolved, rejected or cancelled. The promise that is returned has the same
+---outcome, unless `on_end` raises or returns a promise that is rejected; a promise that it returns is waited for.
+---@param on_end? fun(status: scheduler.Status): any
+---@return scheduler.PromiseOf<any>
+function PromiseMethods:finally(on_end) end
+
+---Calls `fn` with the values, waits for a promise that it returns, and passes the values on.
+---@param fn fun(...: any): any
+---@return scheduler.PromiseOf<any>
+function PromiseMethods:tap(fn) end
+
+---Calls `fn(...)` when the promise is resolved.
+---@param fn fun(...: any): any ...
+---@param ... any
+---@return scheduler.PromiseOf<any>
+function PromiseMethods:andThenCall(fn, ...) end
+
+---Resolves with these values when the promise is resolved.
+---@param ... any
+---@return scheduler.PromiseOf<any>
+function PromiseMethods:andThenReturn(...) end
+
+---Calls `fn(...)` when the promise is resolved, rejected or cancelled.
+---@param fn fun(...: any): any
+---@param ... any
+---@return scheduler.PromiseOf<any>
+function PromiseMethods:finallyCall(fn, ...) end
+
+---Resolves with these values when the promise is resolved or rejected.
+---@param ... any
+---@return scheduler.PromiseOf<any>
+function PromiseMethods:finallyReturn(...) end
+
+---A promise with the same outcome if that comes within so many seconds. If not, it is rejected with `value`, or with a
+---`Promise.Error` of the kind TimedOut, and this promise is cancelled, unless others want it.
+---@param seconds number
+---@param value? any
+---@return scheduler.PromiseOf<any>
+function PromiseMethods:timeout(seconds, value) end
+
+---A promise with the same values if this one is resolved by now; otherwise one that is rejected with `value`, or with a
+---`Promise.Error` of the kind NotResolvedInTime.
+---@param value? any
+---@return scheduler.PromiseOf<any>
+function PromiseMethods:now(value) end
+
+---Cancels the promise if it is pending: the code that works for it gets an error of the kind "cancelled" where it
+---waits, its `onCancel` hooks are called, what was made from it is cancelled, and what it was made from too if nobody
+---else wants that.
+---@param reason? any For the error and the hooks.
+function PromiseMethods:cancel(reason) end
+
+---@return scheduler.Status
+function PromiseMethods:getStatus() end
+
+---Waits until the promise is settled.
+---@return boolean ok Whether it was resolved.
+---@return any ... The values, or what it was rejected with; an error of the kind "cancelled" if it was cancelled.
+function PromiseMethods:await() end
+
+---Waits until the promise is settled.
+---@return scheduler.Status
+---@return any ... As `await`.
+function PromiseMethods:awaitStatus() end
+
+---Waits for the values; raises what the promise was rejected with, as it is, or an error of the kind "cancelled".
+---
+---If the wait is cancelled, by a scope, a timeout or `task.cancel`, so is the promise, unless others want it.
+---@return any ...
+function PromiseMethods:expect() end
+
+---An error of promises: what went wrong, its kind, and the error that it comes from.
+---@class scheduler.PromiseError
+---@field error string In words.
+---@field kind? "ExecutionError"|"AlreadyCancelled"|"NotResolvedInTime"|"TimedOut"
+---@field context? string What it concerns.
+---@field trace? string
+---@field parent? scheduler.PromiseError
+---@field createdAt? string Where it was made, "file:line".
+local PromiseError = {}
+
+---A new error that comes from this one, of the same kind unless told otherwise.
+---@param options? table The fields of the new one.
+---@return scheduler.PromiseError
+function PromiseError:extend(options) end
+
+---This error, the one that it comes from, and so on to the first.
+---@return scheduler.PromiseError[]
+function PromiseError:getErrorChain() end
+
+---@class scheduler.PromiseErrorClass
+---@field Kind table<string, string> The kinds; to ask for another one raises.
+---@field new fun(options?: table, parent?: scheduler.PromiseError): scheduler.PromiseError
+---@field is fun(anything: any): boolean
+---@field isKind fun(anything: any, kind: string): boolean
+
+---How `Promise.retry` goes on.
+---@class scheduler.RetryOptions
+---@field times number Retries after the first attempt, at the most.
+---@field delay? number Seconds before the first retry; none unless given.
+---@field backoff? number What the delay is multiplied with for each further retry; 1 unless given.
+---@field max_delay? number Seconds that a delay is at the most.
+---@field jitter? number By which share of itself a delay is made longer or shorter by chance, 0 to 1.
+---@field when? fun(err: any, retry: integer): boolean Whether to try again after this error.
+
+---@class scheduler.PromiseClass
+---@field Status table<string, scheduler.Status> To ask for another one raises.
+---@field Error scheduler.PromiseErrorClass
+---@field prototype table The methods.
+local Promise = {}
+scheduler.Promise = Promise
+
+---Calls `executor` at once, up to its first wait. What it raises rejects the promise.
+---
+---`resolve(...)` takes values, or a promise or thenable whose outcome is taken over. `onCancel(hook)` has
+---`hook(reason)` called when the promise is cancelled, and returns whether it was already.
+---@param executor fun(resolve: fun(...: any), reject: fun(...: any), onCancel: fun(hook?: fun(reason: any)): boolean)
+---@return scheduler.PromiseOf<any>
+function Promise.new(executor) end
+
+---As `new`, but `executor` is called as `task.defer` would do it. `Promise.async` is another name for it.
+---@param executor fun(resolve: fun(...: any), reject: fun(...: any), onCancel: fun(hook?: fun(reason: any)): boolean)
+---@return scheduler.PromiseOf<any>
+function Promise.defer(executor) end
+
+---A promise that is resolved with values or with the outcome of a thenable; a promise is returned as it is.
+---@generic R
+---@param value? R
+---@param ... any
+---@return scheduler.PromiseOf<R>
+function Promise.resolve(value, ...) end
+
+---A promise that is rejected with these values.
+---@param ... any
+---@return scheduler.PromiseOf<any>
+function Promise.reject(...) end
+
+---The promise of `fn(...)`, which is called at once.
+---@generic R
+---@param fn fun(...: any): R
+---@param ... any
+---@return scheduler.PromiseOf<R>
+Promise["try"] = function(fn, ...) end
+
+---`scheduler.async`.
+---@generic R
+---@param fn fun(...: any): R
+---@return fun(...: any): scheduler.PromiseOf<R>
+function Promise.promisify(fn) end
+
+---Is resolved after so many seconds, with the seconds that have passed.
+---@param seconds? number
+---@return scheduler.PromiseOf<number>
+function Promise.delay(seconds) end
+
+---Is resolved with what the event fires next, or with the first for which `predicate` is true. The event has a method
+---`Connect(event, callback)` (or `connect`) whose result has `Disconnect` (or `disconnect`), or is a function.
+---@param event table|userdata
+---@param predicate? fun(...: any): boolean
+---@return scheduler.PromiseOf<any>
+function Promise.fromEvent(event, predicate) end
+
+---A list in which entries are promises, tasks, thenables, or objects with `await`.
+---@alias scheduler.Awaitables (scheduler.PromiseOf<any>|thread|table)[]
+
+---@class scheduler.ListOptions
+---@field pack? boolean Gives all values of each, with their count `n` and the `status`, instead of the first value.
+
+---Is resolved with the list of first values once all are; rejected with the first rejection. The others are then
+---cancelled, unless somebody else wants them.
+---@param list scheduler.Awaitables
+---@param options? scheduler.ListOptions
+---@return scheduler.PromiseOf<any[]>
+function Promise.all(list, options) end
+
+---Is resolved with the list of all statuses once all are settled.
+---@param list scheduler.Awaitables
+---@param options? scheduler.ListOptions
+---@return scheduler.PromiseOf<any[]>
+function Promise.allSettled(list, options) end
+
+---Is resolved with the first values of the first `count` that are resolved, in that order; rejected when so many cannot
+---be any more.
+---@param list scheduler.Awaitables
+---@param count integer
+---@return scheduler.PromiseOf<any[]>
+function Promise.some(list, count) end
+
+---Is resolved with the values of the first that is resolved; rejected when none can be any more.
+---@param list scheduler.Awaitables
+---@return scheduler.PromiseOf<any>
+function Promise.any(list) end
+
+---Has the outcome of the first that is settled; of an empty list, none ever.
+---@param list scheduler.Awaitables
+---@return scheduler.PromiseOf<any>
+function Promise.race(list) end
+
+---Calls `predicate(value, index)` for each value of the list, one after the other. Promises among the values and among
+---the results are waited for. Is resolved with the list of results.
+---@generic T, R
+---@param list T[]
+---@param predicate fun(value: T, index: integer): R
+---@return scheduler.PromiseOf<R[]>
+function Promise.each(list, predicate) end
+
+---Calls `result = reducer(result, value, index)` for each value of the list, as `each` does. Is resolved with the last.
+---@generic T, R
+---@param list T[]
+---@param reducer fun(result: R, value: T, index: integer): R
+---@param initial R
+---@return scheduler.PromiseOf<R>
+function Promise.fold(list, reducer, initial) end
+
+---@class scheduler.MapOptions
+---@field concurrency? integer How many calls may be under way at a time; no limit unless given.
+
+---Calls `fn(value, index)` for each value of the list. Is resolved with the list of results, in the order of the list;
+---the first error rejects it and cancels the rest.
+---@generic T, R
+---@param list T[]
+---@param fn fun(value: T, index: integer): R
+---@param options? scheduler.MapOptions
+---@return scheduler.PromiseOf<R[]>
+function Promise.map(list, fn, options) end
+
+---Calls `fn(...)`, which may wait or return a promise, again and again until that is resolved.
+---@param fn fun(...: any): any
+---@param times integer|scheduler.RetryOptions Retries after the first attempt, at the most; or how to go on.
+---@param ... any
+---@return scheduler.PromiseOf<any>
+function Promise.retry(fn, times, ...) end
+
+---`retry` with a delay of so many seconds before each retry.
+---@param fn fun(...: any): any
+---@param times integer
+---@param seconds number
+---@param ... any
+---@return scheduler.PromiseOf<any>
+function Promise.retryWithDelay(fn, times, seconds, ...) end
+
+---Whether something is a promise, or has a method `andThen` or `then_`.
+---@param anything any
+---@return boolean
+function Promise.is(anything) end
+
+---Has `hook(promise, ...)` called, with the values, for each rejection that nobody has handled within a turn; besides
+---the report to the error handler.
+---@param hook fun(promise: scheduler.PromiseOf<any>, ...: any)
+---@return fun() unregister
+function Promise.onUnhandledRejection(hook) end
+
+---A function that calls `fn` with its arguments, in a coroutine that may wait, and returns a promise of the results.
+---@generic R
+---@param fn fun(...: any): R
+---@return fun(...: any): scheduler.PromiseOf<R>
+function scheduler.async(fn) end
+
+---@class scheduler.PromisifyOptions
+---@field error_first? boolean Whether the first argument of the callback is an error or nil; true unless given.
+
+---A function that calls `fn` with its arguments and a callback after them, and returns a promise that the callback
+---settles: `callback(err, ...)`, or `callback(...)`.
+---@param fn fun(...: any)
+---@param options? scheduler.PromisifyOptions
+---@return fun(...: any): scheduler.PromiseOf<any>
+function scheduler.promisify(fn, options) end
+
+---An iterator that waits for the next tick and returns its number. The schedule is fixed, from the call on; of ticks
+---that were missed only the last is given. A generic `for` cannot wait in a coroutine of PUC Lua 5.1: call it there.
+---@param seconds number The period, above 0.
+---@return fun(): integer
+function scheduler.interval(seconds) end
+
 -- Scopes ----------------------------------------------------------------------------------------------------------
 
 ---@class scheduler.ScopeOptions
@@ -362,6 +654,13 @@ local Scope = {}
 ---@param ... any
 ---@return scheduler.Task<R> co
 function Scope:spawn(f, ...) end
+
+---Makes something that can be awaited a child, a promise say: the scope waits for it and fails with it, and cancels it
+---when it is cancelled, unless others want it.
+---@generic T
+---@param thing T A promise, a task, a thenable, or an object with `await`.
+---@return T thing
+function Scope:hold(thing) end
 
 ---Cancels all children, and the function of the scope. That is no error: the scope then returns nothing.
 ---@param reason? any The field `reason` of the errors that they get.

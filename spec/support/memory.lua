@@ -31,4 +31,12 @@ function memory.is_released(make)
   return next(weak) == nil
 end
 
+--- Calls `fn` with the collector at its default pace: where so much is alive that an aggressive one takes minutes.
+function memory.relaxed(fn)
+  local pause = collectgarbage("setpause", 200)
+  fn()
+  collectgarbage()
+  collectgarbage("setpause", pause)
+end
+
 return memory

@@ -184,16 +184,17 @@ fn guarded<T: Copy>(run: impl FnOnce() -> T) -> Option<T> {
     catch_unwind(AssertUnwindSafe(run)).ok()
 }
 
-/// The line of the user's function that called the running one, or the module's function that did.
+/// The line of the user's function that called the running one, or the module's function that did. Levels of the stack
+/// before `first` are known to be the module's.
 ///
 /// # Safety
 /// Called in a C function that Lua runs, and `vm` is that of the state.
-unsafe fn capture_origin(state: *mut ffi::lua_State, vm: &Vm) -> Origin {
+unsafe fn capture_origin(state: *mut ffi::lua_State, vm: &Vm, first: c_int) -> Origin {
     // SAFETY: `lua_getinfo` is only asked about a level that `lua_getstack` has found, and fills the fields that are
     // read; asked for "S" and "l" it cannot raise. `source` and `short_src` end with a zero.
     unsafe {
         let mut call = MaybeUninit::<ffi::lua_Debug>::uninit();
-        for level in 1..=MAX_LEVELS {
+        for level in first..=MAX_LEVELS {
             if ffi::lua_getstack(state, level, call.as_mut_ptr()) == 0 {
                 break;
             }

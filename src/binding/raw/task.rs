@@ -132,7 +132,7 @@ unsafe extern "C-unwind" fn origin(state: *mut ffi::lua_State) -> c_int {
     // SAFETY: the upvalues are as `with_table` sets them. No local of this frame has a destructor.
     unsafe {
         let Some(vm) = vm(state) else { return 0 };
-        ffi::lua_pushnumber(state, capture_origin(state, vm).of_task().0 as f64);
+        ffi::lua_pushnumber(state, capture_origin(state, vm, 2).of_task().0 as f64);
         1
     }
 }
@@ -191,7 +191,7 @@ unsafe extern "C-unwind" fn set_origin(state: *mut ffi::lua_State) -> c_int {
             return 0;
         }
         ffi::lua_getstack(co, level - 1, call.as_mut_ptr());
-        let origin = capture_origin(state, vm).of_task();
+        let origin = capture_origin(state, vm, 2).of_task();
         ffi::lua_pushnumber(co, origin.0 as f64);
         if ffi::lua_setlocal(co, call.as_ptr(), ORIGIN).is_null() {
             ffi::lua_settop(co, -2);

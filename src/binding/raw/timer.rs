@@ -62,7 +62,7 @@ unsafe extern "C-unwind" fn set_timeout(state: *mut ffi::lua_State) -> c_int {
         let Some(slot) = guarded(|| vm.engine.borrow().timers.next_slot()) else { return panicked(state) };
         ffi::lua_pushvalue(state, 1);
         ffi::lua_rawseti(state, CALLBACKS, i64::from(slot.0 + 1) as _);
-        let origin = capture_origin(state, vm);
+        let origin = capture_origin(state, vm, 1);
         let Some(id) = guarded(|| vm.set_timer(delay, Repeat::Once, origin).0) else { return panicked(state) };
         ffi::lua_pushinteger(state, id.0 as _);
         1

@@ -23,6 +23,8 @@ demo: setup $(call module,$(LUA)) ## builds, and runs the examples on real files
 	@$(call with_module,$(LUA)) $(LUA) examples/analyse.lua $(FOLDER)
 	@echo
 	@$(call with_module,$(LUA)) $(LUA) examples/build.lua
+	@echo
+	@$(call with_module,$(LUA)) $(LUA) examples/pipeline.lua
 
 test: setup test-rust ## all tests in all interpreters (LUA=... for one)
 ifeq ($(origin LUA),file)

@@ -43,7 +43,7 @@ local function describe(suite, target, unit)
   local sign = target.at_least and "≥" or "≤"
   local bound = target.at_least or target.at_most
   local plus = target.plus and " + " .. show(suite, target.plus, unit) or ""
-  if target.peer then return ("%s %g × %s%s"):format(sign, bound, target.peer, plus) end
+  if target.peer then return ("%s %.3g × %s%s"):format(sign, bound, target.peer, plus) end
   local form = suite.units[unit]
   return (("%s %g %s"):format(sign, bound * form.scale, form.label):gsub(" $", ""))
 end

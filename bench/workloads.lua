@@ -16,6 +16,7 @@ suite.peers = {
   luv = { module = "luv", version = [["libuv " .. m.version_string()]] },
   cqueues = { module = "cqueues", version = "m.VERSION" },
   copas = { module = "copas", version = "m._VERSION" },
+  evaera = { module = "bench.evaera", version = "m.version" },
   raw = { module = "luv", version = [["coroutines alone; threads of libuv " .. m.version_string()]] },
   node = { command = "node" },
 }
@@ -112,6 +113,25 @@ suite.workloads = {
       { measurement = "wall", interpreter = "lua5.4", at_most = 2.6 },
       { measurement = "wall", interpreter = "luajit", at_most = 2 },
       { measurement = "bytes", peer = "raw", at_most = 1, plus = 150 },
+    },
+  },
+  {
+    name = "promises",
+    title = "Promises",
+    what = "1,000,000 of each, of evaera's 100,000. `settle`: a promise that its executor resolves, with one handler. "
+      .. "`chain`: a link of a chain of 1000. `await`: a wait for a settled promise. `all`: a promise among 10,000. "
+      .. "`bytes`: the memory of one that is pending, in the heap of the language.",
+    peers = { "scheduler", "evaera", "node" },
+    measurements = { "settle", "chain", "await", "all", "bytes" },
+    targets = {
+      { measurement = "settle", interpreter = "lua5.4", peer = "evaera", at_least = 4 },
+      { measurement = "chain", interpreter = "lua5.4", peer = "evaera", at_least = 4 },
+      { measurement = "await", interpreter = "lua5.4", peer = "evaera", at_least = 4 },
+      { measurement = "all", interpreter = "lua5.4", peer = "evaera", at_least = 4 },
+      { measurement = "settle", interpreter = "luajit", peer = "node", at_least = 1 / 3 },
+      { measurement = "chain", interpreter = "luajit", peer = "node", at_least = 1 / 3 },
+      { measurement = "await", interpreter = "luajit", peer = "node", at_least = 1 / 3 },
+      { measurement = "all", interpreter = "luajit", peer = "node", at_least = 1 / 3 },
     },
   },
   {

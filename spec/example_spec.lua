@@ -2,6 +2,8 @@
 
 local child = require("spec.support.child")
 
+local unpack = table.unpack or unpack
+
 local FIRST = [==[
 #!/usr/bin/env lua
 -- Two functions, one of them without a name.
@@ -174,7 +176,7 @@ describe("examples/analyse.lua", function()
 
   it("refuses options that make no sense", function()
     for _, words in ipairs({ { "--bad" }, { "--limit" }, { "--limit", "0" }, { "--repeat", "1.5" }, { "a", "b" } }) do
-      local result = analyse((table.unpack or unpack)(words))
+      local result = analyse(unpack(words))
       assert.are.equal(2, result.code)
       assert.are.equal("", result.out)
       assert.matches("^analyse: [^\n]+\n\nusage: ", result.err)
@@ -377,10 +379,127 @@ describe("examples/build.lua", function()
   it("refuses options that make no sense", function()
     local refused = { { "--bad" }, { "--jobs" }, { "--jobs", "0" }, { "--jobs", "1.5" }, { "--timeout", "0" } }
     for _, words in ipairs(refused) do
-      local result = child.run({ "examples/build.lua", (table.unpack or unpack)(words) })
+      local result = child.run({ "examples/build.lua", unpack(words) })
       assert.are.equal(2, result.code)
       assert.are.equal("", result.out)
       assert.matches("^build: [^\n]+\n\nusage: ", result.err)
+    end
+  end)
+end)
+
+--- Runs the pipeline on the folder, or on what is named besides, in an unreliability that the options tell.
+local function pipeline(...)
+  return child.run({ "examples/pipeline.lua", "--latency", "0.01", ... })
+end
+
+--- The lines about retries, sorted.
+local function retries(result)
+  local lines = {}
+  for line in result.out:gmatch("[^\n]+; retry %d+\n") do
+    lines[#lines + 1] = line
+  end
+  table.sort(lines)
+  return lines
+end
+
+describe("examples/pipeline.lua", function()
+  before_each(function()
+    make_folder()
+    shell("mkdir", folder .. "/it's deep")
+    write("first.txt", "one two three\n")
+    write("it's deep/second.txt", "one, two")
+    write("third.txt", "")
+  end)
+
+  after_each(remove_folder)
+
+  it("counts the words of all documents in its folders", function()
+    local result = pipeline("--failures", "0", folder)
+    assert.are.equal("", result.err)
+    assert.are.equal(0, result.code)
+    assert.matches("] " .. folder .. "/first.txt: 3 words\n", result.out)
+    assert.matches("] " .. folder .. "/it's deep/second.txt: 2 words\n", result.out)
+    assert.matches("] " .. folder .. "/third.txt: 0 words\n", result.out)
+    assert.matches("\n3 of 3 documents, 5 words, 0 retries, %d+%.%d+ s\n$", result.out)
+  end)
+
+  it("fetches the examples when it is given nothing", function()
+    local result = pipeline("--failures", "0")
+    assert.are.equal("", result.err)
+    assert.matches("] examples/build/words/main.c: %d+ words\n", result.out)
+    assert.are.equal(0, result.code)
+  end)
+
+  it("fetches at most so many at a time", function()
+    local seconds = function(at_once)
+      local result = pipeline("--failures", "0", "--latency", "0.2", "--at-once", at_once, folder)
+      return tonumber(result.out:match("([%d.]+) s\n$"))
+    end
+    -- An answer takes between 0.1 and 0.3 seconds.
+    assert.is_true(seconds("1") >= 0.3)
+    assert.is_true(seconds("2") >= 0.2)
+  end)
+
+  it("tries again what failed or hung, and fails in the same way for the same seed", function()
+    -- The chance depends on the names of the documents: these are always the same.
+    local words = { "--seed", "3", "--failures", "0.5", "--timeout", "0.5", "examples/build/words" }
+    local first, second = pipeline(unpack(words)), pipeline(unpack(words))
+    assert.are.equal("", first.err)
+    assert.are.equal(0, first.code)
+    assert.matches("\n6 of 6 documents, %d+ words, 5 retries, ", first.out)
+    assert.matches("table.c: timed out after 0.5 s; retry 1\n", first.out)
+    assert.matches("table.c: the server is busy; retry 2\n", first.out)
+    assert.are.same(retries(first), retries(second))
+  end)
+
+  it("gives up what fails too often", function()
+    local result = pipeline("--failures", "1", "--retries", "2", "--timeout", "0.05", folder)
+    assert.are.equal(1, result.code)
+    assert.matches("retry 2\n", result.out)
+    assert.is_nil(result.out:find("retry 3"))
+    assert.matches("\n0 of 3 documents, 0 words, [2-6] retries, ", result.out)
+    assert.matches("^pipeline: [^\n]+; the rest was cancelled\n$", result.err)
+  end)
+
+  it("does not try again what is missing, and cancels what is under way", function()
+    local start, missing = os.time(), folder .. "/missing.txt"
+    local result = pipeline("--latency", "100", "--timeout", "60", missing, folder)
+    assert.are.equal(1, result.code)
+    assert.are.equal("pipeline: there is no document " .. missing .. "; the rest was cancelled\n", result.err)
+    assert.matches("^0 of 4 documents, 0 words, 0 retries, ", result.out)
+    assert.is_true(os.time() - start < 20)
+  end)
+
+  it("does not begin with what comes after an error", function()
+    -- One at a time, in their order: the last document would be fetched after the one that is missing.
+    local missing = folder .. "/missing.txt"
+    local result = pipeline("--failures", "0", "--at-once", "1", missing, folder)
+    assert.are.equal(1, result.code)
+    assert.matches("\n2 of 4 documents, 5 words, 0 retries, ", result.out)
+  end)
+
+  it("stops at its deadline", function()
+    local start = os.time()
+    local result = pipeline("--latency", "100", "--timeout", "60", "--deadline", "0.2", folder)
+    assert.are.equal(1, result.code)
+    assert.are.equal("pipeline: not done within 0.2 s; the rest was cancelled\n", result.err)
+    assert.matches("^0 of 3 documents, 0 words, 0 retries, 0.%d+ s\n$", result.out)
+    assert.is_true(os.time() - start < 20)
+  end)
+
+  it("explains itself", function()
+    local result = pipeline("--help")
+    assert.are.equal(0, result.code)
+    assert.matches("^usage: ", result.out)
+  end)
+
+  it("refuses options that make no sense", function()
+    local refused = { { "--bad" }, { "--at-once", "0" }, { "--retries", "0.5" }, { "--failures", "2" }, { "--seed" } }
+    for _, words in ipairs(refused) do
+      local result = pipeline(unpack(words))
+      assert.are.equal(2, result.code)
+      assert.are.equal("", result.out)
+      assert.matches("^pipeline: [^\n]+\n\nusage: ", result.err)
     end
   end)
 end)

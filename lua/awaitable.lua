@@ -5,6 +5,7 @@ local native, compat, check, outcome, task, promise, lists = ...
 local getmetatable, pcall, select, type = getmetatable, pcall, select, type
 local unpack = compat.unpack
 local Promise, new, method_of = promise.prototype, promise.new, promise.method_of
+local expect = Promise.expect
 
 local awaitable = {}
 
@@ -65,7 +66,6 @@ function awaitable.value_of(...)
 end
 
 local function await_one(x)
-  if getmetatable(x) == Promise then return x:expect() end
   if type(x) == "thread" then return task.join(x) end
   local self = from(x)
   if not self then check.bad_argument(1, "await", "something to await", x) end
@@ -75,7 +75,11 @@ end
 --- `scheduler.await`.
 function awaitable.await(...)
   local count = select("#", ...)
-  if count <= 1 then return await_one((...)) end
+  if count <= 1 then
+    local x = ...
+    if getmetatable(x) == Promise then return expect(x) end
+    return await_one(x)
+  end
   local list = {}
   for i = 1, count do
     local x = select(i, ...)

@@ -113,7 +113,6 @@ local makers = {
     )
   end,
   await = function()
-    promise_list() -- which brings what waits for several
     return awaitable().await
   end,
   async = function()

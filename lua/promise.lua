@@ -598,6 +598,7 @@ function Promise:await()
 end
 
 function Promise:expect()
+  if self.status == RESOLVED then return values_of(self) end
   return raising(self, settled(self))
 end
 

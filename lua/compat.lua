@@ -60,7 +60,8 @@ function compat.traceback_and_close(co, err)
   local text = traceback and traceback(co) or ""
   if not close then return text, false end
   local ok, other = close(co)
-  return text, not ok and not rawequal(other, err), other
+  local is_same = rawequal(other, err) or other ~= other and err ~= err -- NaN
+  return text, not ok and not is_same, other
 end
 
 --- Keeps the outcome of a coroutine that has ended for as long as the coroutine is reachable, and no longer, even if
@@ -98,6 +99,14 @@ function compat.is_callable(value)
   if type(value) == "function" then return true end
   local metatable = getmetatable(value)
   return type(metatable) == "table" and rawget(metatable, "__call") ~= nil
+end
+
+--- Whether a value has fields. A userdata may have none: light ones, say, raise for any that they are asked for.
+function compat.has_fields(value)
+  if type(value) ~= "userdata" then return type(value) == "table" end
+  local metatable = getmetatable(value)
+  if type(metatable) ~= "table" then return metatable ~= nil end
+  return rawget(metatable, "__index") ~= nil
 end
 
 --- "file:line" of the program's function that runs: the module's own are passed over. Nil if there is none near.

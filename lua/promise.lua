@@ -228,6 +228,7 @@ end
 
 --- The method of a thenable by which it is asked; or nil; or nil and what its `__index` raised.
 local function method_of(object)
+  if not compat.has_fields(object) then return nil end
   for _, name in ipairs({ "andThen", "then_" }) do
     local ok, method = pcall(index, object, name)
     if not ok then return nil, true, method end
@@ -261,7 +262,9 @@ end
 
 local function resolve_with_object(self, object, ...)
   if getmetatable(object) == Promise then return adopt(self, object) end
-  if getmetatable(object) == nil and object.andThen == nil and object.then_ == nil then return fulfil(self, ...) end
+  if type(object) == "table" and getmetatable(object) == nil and object.andThen == nil and object.then_ == nil then
+    return fulfil(self, ...)
+  end
   local method, has_failed, failure = method_of(object)
   if has_failed then return reject(self, failure) end
   if method == nil then return fulfil(self, ...) end

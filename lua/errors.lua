@@ -41,6 +41,12 @@ local function write(err, traceback, source)
   write_stderr("scheduler: uncaught error in " .. source .. ": " .. text .. "\n")
 end
 
+--- Writes an uncaught error to stderr, without asking the error handler.
+function errors.write(err, traceback, source)
+  errors.reported = errors.reported + 1
+  write(err, traceback, source)
+end
+
 --- Reports an uncaught error. `source` names where it comes from, "a timer set at main.lua:3".
 function errors.report(err, traceback, source)
   errors.reported = errors.reported + 1

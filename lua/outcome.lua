@@ -105,6 +105,17 @@ function outcome.ended(co, ...)
   return ...
 end
 
+--- The traceback of a coroutine that failed with `err`, which it is closed with, and after that the first one if the
+--- error comes from elsewhere. Then also whether the closing made another error, and which.
+function outcome.traceback_of(co, err)
+  local traceback, has_other, other = traceback_and_close(co, err)
+  if first_traceback and rawequal(err, passed_on) and first_traceback ~= "" then
+    traceback = traceback .. "\npassed on from another task:\n" .. first_traceback
+  end
+  passed_on, first_traceback = nil, nil
+  return traceback, has_other, other
+end
+
 --- Notes that a task has failed; its error goes to those that watch it, or else to the error handler.
 function outcome.failed(co, err)
   local source = outcome.describe(co)
@@ -113,11 +124,7 @@ function outcome.failed(co, err)
     settle(co, { cancelled = true, err = errors.new("cancelled", source .. " was closed") })
     return
   end
-  local traceback, has_other, other = traceback_and_close(co, err)
-  if first_traceback and rawequal(err, passed_on) and first_traceback ~= "" then
-    traceback = traceback .. "\npassed on from another task:\n" .. first_traceback
-  end
-  passed_on, first_traceback = nil, nil
+  local traceback, has_other, other = outcome.traceback_of(co, err)
   local is_cancelled = doomed[co] ~= nil and rawequal(err, doomed[co])
   local result = { failed = not is_cancelled, cancelled = is_cancelled, err = err, traceback = traceback }
   if not settle(co, result) and not is_cancelled then errors.report(err, traceback, source) end

@@ -51,6 +51,9 @@ local promise = {
 -- Rejected promises that nobody handles, of the last turn and of the running one.
 local overdue, unhandled = {}, {}
 local rejection_hooks = {}
+-- Whether one is being reported. What the program rejects meanwhile, or makes that is rejected later, is not to be told
+-- to the same functions again: that might go on for ever.
+local is_reporting = false
 
 local take, cancel, resolve
 
@@ -58,7 +61,9 @@ local take, cancel, resolve
 
 --- A promise that nothing settles yet.
 local function new(origin)
-  return setmetatable({ status = STARTED, origin = origin, value = nil, first = nil }, Promise)
+  local self = setmetatable({ status = STARTED, origin = origin, value = nil, first = nil }, Promise)
+  if is_reporting then self.is_of_report = true end
+  return self
 end
 
 promise.new = new
@@ -83,7 +88,7 @@ end
 --- Whether somebody would miss the outcome of a promise. A promise that `finally` made misses it only if somebody would
 --- miss its own.
 local function is_wanted(self)
-  if self.waiting and self.waiting.first then return true end
+  if self.waiting and waiters.is_any(self.waiting) then return true end
   local node = self.first
   while node do
     if not node.is_final or is_wanted(node) then return true end
@@ -164,7 +169,8 @@ promise.fulfil = fulfil
 local function set_rejected(self)
   self.status = REJECTED
   forget(self)
-  if not self.first and not (self.waiting and self.waiting.first) then
+  if not self.first and not (self.waiting and waiters.is_any(self.waiting)) then
+    if is_reporting then self.is_of_report = true end
     unhandled[#unhandled + 1] = self
     loop.has_unhandled = true
     wait.tell_host()
@@ -181,6 +187,12 @@ end
 
 promise.reject = reject
 
+--- Where a promise was made, in words; nil if that is not known.
+local function place_of(origin)
+  local place = type(origin) == "number" and match(native.describe(origin), " at (.+)$")
+  return place ~= "?" and place or nil
+end
+
 --- Settles a promise as `source` is settled.
 function take(self, source)
   local status = source.status
@@ -192,7 +204,10 @@ function take(self, source)
     forget(self)
     return tell(self)
   end
-  self.traceback, self.origin = source.traceback, source.origin
+  self.traceback, self.is_of_report = source.traceback, source.is_of_report
+  -- One that was made in a tail call has no place.
+  local origin = source.origin
+  if self.origin == nil or type(origin) == "string" or place_of(origin) then self.origin = origin end
   set_rejected(self)
 end
 
@@ -288,7 +303,7 @@ promise.resolve = resolve
 local function describe(self)
   local origin = self.origin or self.source and self.source.origin
   if type(origin) == "string" then return origin end
-  return "a promise made at " .. (origin and match(native.describe(origin), " at (.+)$") or "?")
+  return "a promise made at " .. (place_of(origin) or "?")
 end
 
 promise.describe = describe
@@ -304,7 +319,9 @@ local function failed(node, err, traceback)
     -- Nobody else would hear of it.
     return errors.report(err, traceback, "the rest of " .. describe(self))
   end
-  self.traceback, self.origin = traceback, self.origin or self.source and self.source.origin
+  local source = self.source
+  self.traceback = traceback
+  if source then self.origin, self.is_of_report = self.origin or source.origin, self.is_of_report or source.is_of_report end
   return reject(self, err)
 end
 
@@ -322,7 +339,7 @@ local function waits(node, co)
 end
 
 local function ended_in_error(node, co, err)
-  local traceback, has_other, other = compat.traceback_and_close(co, err)
+  local traceback, has_other, other = outcome.traceback_of(co, err)
   failed(node, err, traceback)
   if has_other then errors.report(other, "", "the clean-up of " .. describe(node.owner or node)) end
 end
@@ -613,6 +630,7 @@ function promise.on_unhandled(hook)
   local entry = { hook = hook }
   rejection_hooks[#rejection_hooks + 1] = entry
   return function()
+    entry.hook = nil
     for i, other in ipairs(rejection_hooks) do
       if other == entry then return remove(rejection_hooks, i) end
     end
@@ -621,10 +639,14 @@ end
 
 local function report(self)
   self.is_handled = true
+  local traceback, source = self.traceback or "", describe(self)
+  if self.is_of_report then return errors.write(self.value, traceback, source) end
+  is_reporting = true
   for _, entry in ipairs({ unpack(rejection_hooks) }) do
-    task.spawn(entry.hook, self, values_of(self))
+    if entry.hook then task.spawn(entry.hook, self, values_of(self)) end
   end
-  errors.report(self.value, self.traceback or "", describe(self))
+  errors.report(self.value, traceback, source)
+  is_reporting = false
 end
 
 --- Reports the rejections of the turn before this one that are still not handled.

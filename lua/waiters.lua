@@ -3,8 +3,10 @@
 -- A node is the place of one coroutine in one list, and its token (see wait.lua). A list may have `give_back(value)`:
 -- it gets back what a coroutine was woken with, if that goes on without having taken it.
 
-local wait = ...
+local compat, wait = ...
 
+local tells_yieldable = compat.tells_yieldable
+local MAIN, token_of = wait.MAIN, wait.token_of
 local current, suspend, leave = wait.current, wait.suspend, wait.leave
 local set_timer, make_ready = wait.set_timer, wait.make_ready
 
@@ -53,6 +55,16 @@ function waiters.wait_through(list, on_interruption)
     push(list, node)
     if interruption ~= nil and on_interruption then on_interruption(interruption) end
   end)
+end
+
+--- Whether anybody waits in a list. A coroutine that could not yield is in it all the same where Lua does not tell that
+--- beforehand.
+function waiters.is_any(list)
+  local node = list.first
+  while node and not tells_yieldable and node.co ~= MAIN and token_of(node.co) ~= node do
+    node = node.after
+  end
+  return node ~= nil
 end
 
 --- Wakes the first of a list with a value, and returns true; false if nobody waits. `number` tells when the value was

@@ -32,10 +32,10 @@ function carry(inner, ok, ...)
   end
   local is_firm = type(token) == "table" and token.is_firm
   if doomed[outer] ~= nil and not is_firm then
-    local err = wait.tell_doom(outer)
+    -- Nothing must be left of the wait: if the task has swallowed too many cancellations, it is not told any more.
     wait.release(token, outer)
-    wait.tell_awaited(token, err)
-    return resume_carrying(inner, RAISE, err)
+    wait.tell_awaited(token, doomed[outer])
+    return resume_carrying(inner, RAISE, wait.tell_doom(outer))
   end
   return resume_carrying(inner, wait.carry(token, outer))
 end

@@ -282,7 +282,7 @@ describe("a rejection that nobody handles", function()
       local _, _, reject_second = deferred()
       Promise.reject(1)
       reject_second(2)
-      Promise.try(error, 3)
+      Promise.try(error, 3, 0)
     end)))
   end)
 

@@ -88,13 +88,18 @@ end
 --- Whether somebody would miss the outcome of a promise. A promise that `finally` made misses it only if somebody would
 --- miss its own.
 local function is_wanted(self)
-  if self.waiting and waiters.is_any(self.waiting) then return true end
-  local node = self.first
-  while node do
-    if not node.is_final or is_wanted(node) then return true end
-    node = node.after
+  local at = self
+  while true do
+    if at.waiting and waiters.is_any(at.waiting) then return true end
+    local node = at.first
+    -- There may be many of `finally`, one made from the other: this goes back up by itself.
+    while not node do
+      if at == self then return false end
+      node, at = at.after, at.source
+    end
+    if not node.is_final then return true end
+    at = node
   end
-  return false
 end
 
 --- Takes a consumer out of those of its source.
@@ -321,7 +326,9 @@ local function failed(node, err, traceback)
   end
   local source = self.source
   self.traceback = traceback
-  if source then self.origin, self.is_of_report = self.origin or source.origin, self.is_of_report or source.is_of_report end
+  if source then
+    self.origin, self.is_of_report = self.origin or source.origin, self.is_of_report or source.is_of_report
+  end
   return reject(self, err)
 end
 
@@ -532,12 +539,12 @@ end
 
 --- Cancels one promise, and adds to the list `todo` what is to be cancelled with it; returns the list's new length.
 local function cancel_one(self, err, todo, last)
-  local co, hooks, source, node = self.co, self.hooks, self.source, self.last or self.first
+  local co, hooks, source, node = self.co, self.hooks, self.source, self.first
   self.status, self.value = CANCELLED, err
   self.first, self.last, self.co, self.hooks, self.on_resolved, self.on_rejected = nil, nil, nil, nil, nil, nil
   stop_work(co, hooks, err)
   while node do
-    local before = node.before
+    local after = node.after
     node.before, node.after = nil, nil
     if node.sees_cancel then
       queue_microtask(node)
@@ -546,7 +553,7 @@ local function cancel_one(self, err, todo, last)
       last = last + 1
       todo[last] = node
     end
-    node = before
+    node = after
   end
   if source then
     -- The handler of `finally` runs when the source ends, whoever wants to know.
@@ -565,12 +572,12 @@ end
 function cancel(self, reason)
   if self.status ~= STARTED then return end
   local err = errors.new("cancelled", "the promise was cancelled", { reason = reason })
-  local todo, last = { self }, 1
+  local todo, first, last = { self }, 1, 1
   repeat
-    local next_one = todo[last]
-    todo[last], last = nil, last - 1
+    local next_one = todo[first]
+    todo[first], first = nil, first + 1
     if next_one.status == STARTED then last = cancel_one(next_one, err, todo, last) end
-  until last == 0
+  until first > last
 end
 
 promise.cancel = cancel

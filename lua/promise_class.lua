@@ -19,6 +19,7 @@ local Promise = {
 }
 
 methods.__name = "scheduler.promise"
+methods.awaitValue = methods.expect
 
 function methods:__tostring()
   return ("Promise(%s)"):format(self.status)
@@ -140,11 +141,11 @@ local function check_times(times, position, name)
   if times ~= math.huge then check.count(times, 0, position, name) end
 end
 
---- Calls `fn(...)` until its promise is resolved, or there are no retries left.
-local function try_again(fn, options, ...)
+--- Calls `fn(...)` until its promise is resolved, or there are no retries left. `origin` is that of the whole.
+local function try_again(origin, fn, options, ...)
   local times, retry = options.times, 0
   while true do
-    local attempt = start(new(origin_here()), promise.call, fn, ...)
+    local attempt = start(new(origin), promise.call, fn, ...)
     attempt:awaitStatus()
     if attempt.status ~= promise.REJECTED or retry >= times then return attempt end
     retry = retry + 1
@@ -162,14 +163,16 @@ function Promise.retry(fn, times, ...)
     if options.times == nil then check.raise("bad argument #2 to 'retry' (option 'times' expected)") end
   end
   check_times(options.times, 2, "retry")
-  return start(new(origin_here()), promise.call, try_again, fn, options, ...)
+  local origin = origin_here()
+  return start(new(origin), promise.call, try_again, origin, fn, options, ...)
 end
 
 function Promise.retryWithDelay(fn, times, seconds, ...)
   callable(fn, 1, "retryWithDelay")
   check_times(times, 2, "retryWithDelay")
   if type(seconds) ~= "number" or seconds ~= seconds then bad_argument(3, "retryWithDelay", "number", seconds) end
-  return start(new(origin_here()), promise.call, try_again, fn, { times = times, delay = seconds }, ...)
+  local origin = origin_here()
+  return start(new(origin), promise.call, try_again, origin, fn, { times = times, delay = seconds }, ...)
 end
 
 -- Looking -------------------------------------------------------------------------------------------------------------

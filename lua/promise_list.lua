@@ -41,6 +41,7 @@ local function observe(self, promises, group)
     nodes[i] = { source = nil, react = react, sees_cancel = true, group = group, index = i }
     promise.consume(source, nodes[i])
   end
+  if self.status ~= STARTED then let_go(group) end
   promise.on_cancel(self, function(reason)
     let_go(group, reason)
   end)

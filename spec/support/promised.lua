@@ -1,0 +1,94 @@
+-- What became of promises, for specs.
+
+local scheduler = require("scheduler")
+local virtual = require("spec.support.virtual")
+
+local promised = {}
+
+--- A list of values with their count.
+function promised.counted(...)
+  return { n = select("#", ...), ... }
+end
+
+local counted = promised.counted
+
+--- What a promise that was resolved with these values should look like; and one that was rejected.
+function promised.resolved(...)
+  return { status = "Resolved", n = select("#", ...), ... }
+end
+
+function promised.rejected(...)
+  return { status = "Rejected", n = select("#", ...), ... }
+end
+
+promised.pending = { status = "Started", n = 0 }
+
+--- The status of a promise, and its values if it is settled: as `resolved` and `rejected` give them. A cancelled one
+--- has its reason as value.
+function promised.look(promise)
+  local status = promise:getStatus()
+  if status == "Started" then return promised.pending end
+  local list = counted(select(2, promise:awaitStatus()))
+  list.status = status
+  if status == "Cancelled" then
+    assert(list.n == 1 and list[1].kind == "cancelled", "no error tells of the cancellation")
+    list[1] = list[1].reason
+  end
+  return list
+end
+
+--- Runs the microtasks, and looks at a promise.
+function promised.outcome(promise)
+  scheduler.poll()
+  return promised.look(promise)
+end
+
+--- A promise that is pending, and what settles it: `resolve` and `reject`, and `onCancel`.
+function promised.open()
+  local resolve, reject, on_cancel
+  local promise = scheduler.Promise.new(function(...)
+    resolve, reject, on_cancel = ...
+  end)
+  return promise, resolve, reject, on_cancel
+end
+
+--- The line in which it is called.
+function promised.line_here()
+  return debug.getinfo(2, "l").currentline
+end
+
+--- Calls `fn(...)`, which must raise a message that names the place of its caller and goes on as told.
+function promised.refuses(expected, fn, ...)
+  local ok, message = pcall(fn, ...)
+  assert(not ok, "nothing was raised: " .. expected)
+  assert(type(message) == "string" and message:sub(-#expected - 2) == ": " .. expected, tostring(message))
+  return message
+end
+
+--- Virtual time, and a list of the errors that reach the error handler: `take()` returns it, and begins another. What
+--- no test has taken fails it.
+function promised.setup(before_each, after_each)
+  local errors, former
+  local function take()
+    scheduler.poll()
+    scheduler.poll()
+    local list = errors
+    errors = {}
+    return list
+  end
+  before_each(function()
+    errors = {}
+    former = scheduler.on_error(function(err, traceback, source)
+      errors[#errors + 1] = { err = err, traceback = traceback, source = source }
+    end)
+  end)
+  after_each(function()
+    local left = take()
+    scheduler.on_error(former)
+    if #left > 0 then error("an error was reported: " .. tostring(left[1].err) .. " in " .. left[1].source) end
+  end)
+  virtual.setup(before_each, after_each)
+  return take
+end
+
+return promised

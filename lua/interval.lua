@@ -4,7 +4,7 @@ local native, check, task = ...
 
 local floor, type = math.floor, type
 local NANOS_PER_SECOND = 1e9
-local ROUNDING = 1e-9
+local ROUNDING = 1e-4
 
 --- `scheduler.interval`: `for n in scheduler.interval(0.5) do`. The schedule is fixed; missed ticks are skipped.
 return function(seconds)
@@ -13,7 +13,7 @@ return function(seconds)
   local begun, tick = native.time(), 0
   return function()
     local passed = (native.time() - begun) / NANOS_PER_SECOND
-    -- The quotient at a tick may be a little less than its number.
+    -- The quotient at a tick may be a little less than its number, all the more after months.
     local due = floor(passed / seconds + ROUNDING)
     tick = due > tick and due or tick + 1
     task.wait(tick * seconds - passed)

@@ -288,7 +288,7 @@ local function resolve_with_object(self, object, ...)
   local method, has_failed, failure = method_of(object)
   if has_failed then return reject(self, failure) end
   if method == nil then return fulfil(self, ...) end
-  self.is_locked, self.origin = true, self.origin or self.source and self.source.origin
+  self.is_locked = true
   forget(self)
   queue_microtask({ react = ask, owner = self, thenable = object, method = method })
 end
@@ -306,7 +306,7 @@ promise.resolve = resolve
 
 --- A promise in words, for messages.
 local function describe(self)
-  local origin = self.origin or self.source and self.source.origin
+  local origin = self.origin
   if type(origin) == "string" then return origin end
   return "a promise made at " .. (place_of(origin) or "?")
 end
@@ -324,18 +324,15 @@ local function failed(node, err, traceback)
     -- Nobody else would hear of it.
     return errors.report(err, traceback, "the rest of " .. describe(self))
   end
-  local source = self.source
   self.traceback = traceback
-  if source then
-    self.origin, self.is_of_report = self.origin or source.origin, self.is_of_report or source.is_of_report
-  end
+  if self.source and self.source.is_of_report then self.is_of_report = true end
   return reject(self, err)
 end
 
 --- Notes that the code which works for a promise waits, in a coroutine that is its own from now on.
 local function waits(node, co)
   local self = node.owner or node
-  self.co, self.origin = co, self.origin or self.source and self.source.origin
+  self.co = co
   outcome.origins[co] = describe(self)
   outcome.watch(co).on_end = function(_, result)
     if self.co == co then self.co = nil end
@@ -446,6 +443,7 @@ local function run_handler(self)
   local handler
   if source.status == RESOLVED then handler = self.on_resolved else handler = self.on_rejected end
   if not handler then return take(self, source) end
+  self.origin = source.origin
   if source.values then return resolve(self, handler(values_of(source))) end
   return resolve(self, handler(source.value))
 end
@@ -458,6 +456,7 @@ local function chain(self, on_resolved, on_rejected)
     react = run_handler,
     on_resolved = on_resolved,
     on_rejected = on_rejected,
+    origin = nil,
     value = nil,
     first = nil,
   }, Promise)
@@ -516,7 +515,7 @@ end
 --- What a promise does that `finally` made; if it was cancelled itself, its handler runs all the same.
 local function run_final(self)
   local source, handler = self.source, self.on_end
-  self.on_end, self.is_final = nil, nil
+  self.on_end, self.is_final, self.origin = nil, nil, source.origin
   return finish(self, source, handler(source.status))
 end
 

@@ -1010,10 +1010,11 @@ describe("an asynchronous function that waits for a lock, an event or a queue", 
       local promise = async(function()
         err = select(2, protected(wait))
       end)()
+      local waiting = scheduler.stats().tasks_waiting
       promise:cancel("enough")
       advance(0)
       assert.are.equal("enough", err.reason)
-      assert.are.equal(0, scheduler.stats().tasks_waiting)
+      assert.are.equal(waiting - 1, scheduler.stats().tasks_waiting)
     end)
   end
 

@@ -113,6 +113,8 @@ local makers = {
     )
   end,
   await = function()
+    -- For several it takes `all`.
+    promise_list()
     return awaitable().await
   end,
   async = function()

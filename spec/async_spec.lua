@@ -1,6 +1,7 @@
 -- `scheduler.async`, `scheduler.await`, `scheduler.promisify` and `scheduler.interval`.
 
 local scheduler = require("scheduler")
+local child = require("spec.support.child")
 local misuse = require("spec.support.misuse")
 local uncaught = require("spec.support.uncaught")
 local virtual = require("spec.support.virtual")
@@ -738,6 +739,15 @@ describe("scheduler.await", function()
       task.cancel(co)
       assert.are.equal("Cancelled", first:getStatus())
       assert.are.equal("Cancelled", second:getStatus())
+    end)
+
+    it("works where nothing else of promises was used before", function()
+      local result = child.script([[
+        local function double(n) return 2 * n end
+        local run = scheduler.parallel.run
+        print(scheduler.await(run(double, 1), run(double, 2)))
+      ]])
+      assert.are.equal("2\t4\n", result.out, result.err)
     end)
 
     it("takes the same one twice", function()

@@ -113,8 +113,6 @@ local makers = {
     )
   end,
   await = function()
-    -- For several it takes `all`.
-    promise_list()
     return awaitable().await
   end,
   async = function()

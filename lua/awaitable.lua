@@ -2,7 +2,7 @@
 
 local native, compat, check, outcome, task, promise, lists = ...
 
-local getmetatable, pcall, select, type = getmetatable, pcall, select, type
+local getmetatable, next, pcall, select, type = getmetatable, next, pcall, select, type
 local unpack = compat.unpack
 local Promise, new, method_of = promise.prototype, promise.new, promise.method_of
 local expect = Promise.expect
@@ -42,9 +42,8 @@ awaitable.from = from
 
 --- Each of a list as a promise; `name` is that of the function that was given the list.
 function awaitable.list(list, name)
-  if type(list) ~= "table" or getmetatable(list) == Promise then
-    check.bad_argument(1, name, "list of promises", list)
-  end
+  local is_list = type(list) == "table" and getmetatable(list) ~= Promise and (#list > 0 or next(list) == nil)
+  if not is_list then check.bad_argument(1, name, "list of promises", list) end
   local promises = {}
   for i = 1, #list do
     promises[i] = from(list[i])

@@ -162,7 +162,7 @@ function outcome.look_for_lost()
   end
   outcome.has_adrift = next(adrift) ~= nil
   for _, co in pairs(lost) do
-    settle(co, { failed = true, err = outcome.lost(co), traceback = "" })
+    settle(co, { failed = true, is_lost = true, err = outcome.lost(co), traceback = "" })
   end
 end
 

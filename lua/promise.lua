@@ -335,7 +335,10 @@ local function waits(node, co)
   self.co = co
   outcome.origins[co] = describe(self)
   outcome.watch(co).on_end = function(_, result)
+    local is_at_work = self.co == co and not self.is_locked
     if self.co == co then self.co = nil end
+    -- Other code has resumed it to its end, where it has done what it was to do.
+    if result.is_lost and not is_at_work then return end
     if result.failed then return failed(node, result.err, result.traceback) end
     if result.cancelled then return cancel(self, result.err.reason) end
   end
@@ -364,13 +367,19 @@ local function go(what, self, run, ...)
   return true
 end
 
-local function starter(...)
+local function starter()
   local me = running()
-  go(...)
-  while active == me do
+  repeat
     while not go(yield(DONE)) do
     end
-  end
+  until active ~= me
+end
+
+--- A starter that waits for what it is to run. What that is given must not stay in the frame of its first function.
+local function new_starter()
+  local co = create(starter)
+  resume(co)
+  return co
 end
 
 local function after_start(self, outer, co, ok, what)
@@ -387,7 +396,7 @@ end
 
 --- Runs `run(self, ...)` at once, until it waits; returns `self`.
 local function start(self, run, ...)
-  local co, outer = idle or create(starter), active
+  local co, outer = idle or new_starter(), active
   idle, active = nil, co
   return after_start(self, outer, co, resume(co, START, self, run, ...))
 end
@@ -432,6 +441,8 @@ function promise.execute(self, executor)
     if hook == nil then return self.status == CANCELLED end
     return on_cancel(self, hook)
   end)
+  -- It has ended, whoever has resumed it last.
+  self.co = nil
 end
 
 -- Handlers ------------------------------------------------------------------------------------------------------------
@@ -442,8 +453,8 @@ local function run_handler(self)
   if not source then return end
   local handler
   if source.status == RESOLVED then handler = self.on_resolved else handler = self.on_rejected end
-  if not handler then return take(self, source) end
   self.origin = source.origin
+  if not handler then return take(self, source) end
   if source.values then return resolve(self, handler(values_of(source))) end
   return resolve(self, handler(source.value))
 end

@@ -255,8 +255,7 @@ function methods:finallyCall(fn, ...)
 end
 
 function methods:finallyReturn(...)
-  local give = constant(...)
-  return chain(self, give, give)
+  return promise.finally(self, constant(...))
 end
 
 function methods:cancel(reason)

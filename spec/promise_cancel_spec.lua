@@ -8,6 +8,7 @@ local Error = Promise.Error
 local advance, recorder = virtual.advance, virtual.recorder
 local counted, outcome, open = promised.counted, promised.outcome, promised.open
 local resolved, rejected, pending = promised.resolved, promised.rejected, promised.pending
+local unhurried = promised.unhurried
 
 local function ignore() end
 
@@ -186,7 +187,7 @@ describe("those that ask a cancelled promise", function()
     promise:cancel("reason")
     local called, record = recorder()
     local children = { promise:andThen(record), promise:andThenCall(record), promise:andThenReturn(1),
-      promise:tap(record), promise:catch(), promise:finallyReturn(1) }
+      promise:tap(record), promise:catch() }
     for _, child in ipairs(children) do
       child:catch(ignore)
     end
@@ -289,7 +290,7 @@ describe("cancellation that goes down", function()
     assert.are.same({ "synchronous", "1Cancelled", "2Cancelled", "3Cancelled", "child one", "child two" }, list)
   end)
 
-  it("goes along 100,000 promises", function()
+  it("goes along 100,000 promises", unhurried(function()
     local first = open()
     local last = first
     for _ = 1, 100000 do
@@ -298,9 +299,9 @@ describe("cancellation that goes down", function()
     first:cancel("reason")
     assert.are.equal("Cancelled", last:getStatus())
     assert_cancelled(last, "reason")
-  end)
+  end))
 
-  it("goes along 100,000 that were each resolved with the next", function()
+  it("goes along 100,000 that were each resolved with the next", unhurried(function()
     local promises, resolvers = {}, {}
     for i = 1, 100000 do
       promises[i], resolvers[i] = open()
@@ -308,9 +309,9 @@ describe("cancellation that goes down", function()
     end
     promises[1]:cancel("reason")
     assert_cancelled(promises[100000], "reason")
-  end)
+  end))
 
-  it("goes along 10,000 of finally, each with its handler", function()
+  it("goes along 10,000 of finally, each with its handler", unhurried(function()
     local count = 0
     local function on_end()
       count = count + 1
@@ -323,7 +324,7 @@ describe("cancellation that goes down", function()
     first:cancel("reason")
     assert_cancelled(last, "reason")
     assert.are.equal(10000, count)
-  end)
+  end))
 end)
 
 describe("cancellation that goes up", function()
@@ -475,6 +476,32 @@ describe("cancellation that goes up", function()
     assert_cancelled(inner, "reason")
   end)
 
+  it("leaves the promise that a handler of a cancelled one of finally returns: it may clean up", function()
+    local promise = open()
+    local inner, resolve = open()
+    local cleaned, record = recorder()
+    local child = inner:andThen(record)
+    promise:finally(function()
+      return inner
+    end)
+    promise:cancel()
+    assert.are.same(pending, outcome(inner))
+    resolve("cleaned")
+    scheduler.poll()
+    assert.are.same({ "cleaned" }, cleaned)
+    assert.are.same(resolved(), outcome(child))
+    local unwanted = open()
+    child = unwanted:andThen(ignore)
+    local final = open():finally(function()
+      return unwanted
+    end)
+    final:cancel()
+    scheduler.poll()
+    assert.are.equal("Started", unwanted:getStatus())
+    child:cancel()
+    assert.are.equal("Cancelled", unwanted:getStatus())
+  end)
+
   it("is the outcome of finally, where what its handler returned is cancelled", function()
     local inner = open()
     local final = Promise.resolve(1, nil):finally(function()
@@ -485,7 +512,7 @@ describe("cancellation that goes up", function()
     assert.are.same(resolved(1, nil), outcome(final))
   end)
 
-  it("goes along 100,000 promises", function()
+  it("goes along 100,000 promises", unhurried(function()
     local first = open()
     local last = first
     for _ = 1, 100000 do
@@ -494,9 +521,9 @@ describe("cancellation that goes up", function()
     last:cancel("reason")
     assert.are.equal("Cancelled", first:getStatus())
     assert_cancelled(first, "reason")
-  end)
+  end))
 
-  it("goes along 100,000 that were each resolved with the next", function()
+  it("goes along 100,000 that were each resolved with the next", unhurried(function()
     local promises, resolvers = {}, {}
     for i = 1, 100000 do
       promises[i], resolvers[i] = open()
@@ -504,9 +531,9 @@ describe("cancellation that goes up", function()
     end
     promises[100000]:cancel("reason")
     assert_cancelled(promises[1], "reason")
-  end)
+  end))
 
-  it("does not overflow where 100,000 of finally hang one on the other", function()
+  it("does not overflow where 100,000 of finally hang one on the other", unhurried(function()
     local first = open()
     local last = first
     for _ = 1, 100000 do
@@ -516,7 +543,7 @@ describe("cancellation that goes up", function()
     child:cancel("reason")
     assert_cancelled(first, "reason")
     assert_cancelled(last, "reason")
-  end)
+  end))
 
   it("asks a thenable to cancel, and takes back what was asked of it", function()
     local given, record = recorder()
@@ -878,6 +905,54 @@ describe("the code that works for a promise that is cancelled", function()
     assert.are.equal(1, calls)
   end)
 end)
+
+-- Lua 5.4's variables that are closed.
+local compile = loadstring or load -- luacheck: ignore 113
+local make_with_guard = compile([[
+  return function(on_close, fn)
+    local guard <close> = setmetatable({}, { __close = on_close })
+    fn()
+  end
+]])
+
+if make_with_guard then
+  local with_guard = make_with_guard()
+
+  describe("variables to be closed", function()
+    local reported = promised.setup(before_each, after_each)
+
+    it("are, when the promise is cancelled", function()
+      for _, wait in ipairs({ function() task.wait(1) end, coroutine.yield }) do
+        local closed = 0
+        local promise = scheduler.async(with_guard)(function()
+          closed = closed + 1
+        end, wait)
+        promise:cancel("reason")
+        scheduler.poll()
+        assert.are.equal(1, closed)
+        assert_cancelled(promise, "reason")
+      end
+    end)
+
+    it("are, when the code fails, and what fails then is reported", function()
+      for _, wait in ipairs({ ignore, task.wait }) do
+        local promise = scheduler.async(with_guard)(function()
+          error("closing", 0)
+        end, function()
+          wait()
+          error("failed", 0)
+        end)
+        promise:catch(ignore)
+        advance(0)
+        local result, errors = outcome(promise), reported()
+        assert.are.equal("Rejected", result.status)
+        assert.are.equal(1, #errors)
+        assert.are.equal("failed", result[1])
+        assert.are.equal("closing", errors[1].err)
+      end
+    end)
+  end)
+end
 
 describe("a coroutine that awaits a promise", function()
   promised.setup(before_each, after_each)

@@ -7,7 +7,7 @@ local Error = Promise.Error
 local advance, recorder = virtual.advance, virtual.recorder
 local counted, outcome, open, line_here = promised.counted, promised.outcome, promised.open, promised.line_here
 local resolved, rejected, pending = promised.resolved, promised.rejected, promised.pending
-local refuses = promised.refuses
+local refuses, unhurried = promised.refuses, promised.unhurried
 
 local function ignore() end
 
@@ -215,7 +215,7 @@ describe("a list of promises", function()
     assert.are.equal(6, #list)
   end)
 
-  it("may be long", function()
+  it("may be long", unhurried(function()
     local count = 10000
     local function make()
       local promises, resolve = several(count)
@@ -246,7 +246,7 @@ describe("a list of promises", function()
         assert.are.equal(name == "all" and 17 or "Resolved", result[1][17])
       end
     end
-  end)
+  end))
 end)
 
 describe("Promise.all", function()
@@ -604,7 +604,7 @@ describe("a task among promises", function()
 end)
 
 describe("a list of values", function()
-  promised.setup(before_each, after_each)
+  local reported = promised.setup(before_each, after_each)
 
   it("is refused where it is none, and so is what cannot be called", function()
     for name in pairs(WALKERS) do
@@ -723,6 +723,17 @@ describe("a list of values", function()
     end
   end)
 
+  it("that fails is reported where nobody handles that", function()
+    for name, walk in pairs(WALKERS) do
+      local line = line_here() + 1
+      walk({ Promise.resolve(1) }, function() error("failed", 0) end)
+      local errors = reported()
+      assert.are.equal(1, #errors, name)
+      assert.are.equal("failed", errors[1].err)
+      if name ~= "fold" then assert.matches("promise_list_spec%.lua:" .. line .. "$", errors[1].source) end
+    end
+  end)
+
   it("counts a cancelled promise in it as rejected", function()
     for _, walk in pairs(WALKERS) do
       local list, record = recorder()
@@ -773,7 +784,7 @@ describe("a list of values", function()
     end
   end)
 
-  it("may be long", function()
+  it("may be long", unhurried(function()
     local values = {}
     for i = 1, 10000 do
       values[i] = i % 2 == 0 and i or Promise.resolve(i)
@@ -795,7 +806,7 @@ describe("a list of values", function()
     end, 0)
     advance(0)
     assert.are.same(resolved(50005000), outcome(sum))
-  end)
+  end))
 end)
 
 describe("Promise.each", function()

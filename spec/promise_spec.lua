@@ -8,7 +8,7 @@ local Error = Promise.Error
 local advance, recorder = virtual.advance, virtual.recorder
 local counted, outcome, open, line_here = promised.counted, promised.outcome, promised.open, promised.line_here
 local resolved, rejected, pending = promised.resolved, promised.rejected, promised.pending
-local refuses = promised.refuses
+local refuses, unhurried = promised.refuses, promised.unhurried
 
 local unpack = table.unpack or unpack
 
@@ -272,6 +272,98 @@ describe("Promise.new, where its executor fails after it was settled,", function
   end)
 end)
 
+describe("a promise whose coroutine is resumed by hand", function()
+  local reported = promised.setup(before_each, after_each)
+
+  --- Ways to make a promise from a function that ends with the values to resolve with.
+  local MAKERS = {
+    ["an executor"] = function(fn)
+      return Promise.new(function(resolve)
+        resolve(fn())
+      end)
+    end,
+    ["an async function"] = function(fn)
+      return scheduler.async(fn)()
+    end,
+    ["a handler"] = function(fn)
+      return Promise.resolve():andThen(fn)
+    end,
+  }
+
+  --- Starts a promise for each maker whose coroutine waits in `wait`.
+  local function each_started(wait, check)
+    for name, make in pairs(MAKERS) do
+      local co
+      local promise = make(function()
+        co = coroutine.running()
+        return wait()
+      end)
+      scheduler.poll()
+      check(promise, co, name)
+    end
+    advance(1000)
+    assert.are.equal(0, #reported())
+  end
+
+  it("goes on with what it was given, and is settled", function()
+    local function sleep()
+      return task.wait(1)
+    end
+    local function await()
+      return open():await()
+    end
+    for _, wait in ipairs({ coroutine.yield, sleep, await }) do
+      for _, resume in ipairs({ coroutine.resume, task.spawn }) do
+        each_started(wait, function(promise, co, name)
+          resume(co, "by hand", nil)
+          assert.are.same(resolved("by hand", nil), outcome(promise), name)
+        end)
+      end
+    end
+  end)
+
+  it("takes over a promise that it ends with", function()
+    each_started(coroutine.yield, function(promise, co, name)
+      local inner, resolve = open()
+      coroutine.resume(co, inner)
+      assert.are.same(pending, outcome(promise), name)
+      resolve("inner")
+      assert.are.same(resolved("inner"), outcome(promise), name)
+    end)
+  end)
+
+  it("stays pending where its executor has ended, until it is settled", function()
+    local co, settle
+    local promise = Promise.new(function(resolve)
+      co, settle = coroutine.running(), resolve
+      coroutine.yield()
+    end)
+    coroutine.resume(co)
+    scheduler.poll()
+    assert.are.same(pending, outcome(promise))
+    settle("later")
+    assert.are.same(resolved("later"), outcome(promise))
+    assert.are.equal(0, #reported())
+  end)
+
+  it("is rejected where it fails there, whose error went to whoever resumed it", function()
+    for name, make in pairs(MAKERS) do
+      local co
+      local promise = make(function()
+        co = coroutine.running()
+        coroutine.yield()
+        error("failed", 0)
+      end)
+      scheduler.poll()
+      promise:catch(ignore)
+      assert.are.same({ false, "failed" }, { coroutine.resume(co) })
+      local result = outcome(promise)
+      assert.are.equal("Rejected", result.status, name)
+      assert.are.equal("lost", result[1].kind, name)
+    end
+  end)
+end)
+
 describe("resolving with a promise", function()
   promised.setup(before_each, after_each)
 
@@ -324,7 +416,7 @@ describe("resolving with a promise", function()
     assert.is_true(Error.isKind(result[1], "ExecutionError"))
   end)
 
-  it("works for a promise that 100,000 others stand in between", function()
+  it("works for a promise that 100,000 others stand in between", unhurried(function()
     local count = 100000
     local promises, resolvers = {}, {}
     for i = 1, count do
@@ -336,15 +428,15 @@ describe("resolving with a promise", function()
     resolvers[count]("deep", nil)
     assert.are.same(resolved("deep", nil), outcome(promises[1]))
     assert.are.same(resolved("deep", nil), outcome(promises[count / 2]))
-  end)
+  end))
 
-  it("works for as many where each is returned by a handler", function()
+  it("works for as many where each is returned by a handler", unhurried(function()
     local function nest(depth)
       if depth == 0 then return "deep" end
       return Promise.resolve(depth - 1):andThen(nest)
     end
     assert.are.same(resolved("deep"), outcome(nest(100000)))
-  end)
+  end))
 end)
 
 describe("Promise.defer", function()
@@ -774,7 +866,7 @@ describe("Promise.retry", function()
     end
   end)
 
-  it("varies the wait by the jitter, not more, to both sides", function()
+  it("varies the wait by the jitter, not more, to both sides", unhurried(function()
     local shorter, longer = 0, 0
     local fn, calls = failing(200)
     local promise = Promise.retry(fn, { times = 200, delay = 1, jitter = 0.25 })
@@ -785,7 +877,7 @@ describe("Promise.retry", function()
       if gap < 1000 then shorter = shorter + 1 elseif gap > 1000 then longer = longer + 1 end
     end
     assert.is_true(shorter > 40 and longer > 40, shorter .. " are shorter, " .. longer .. " longer")
-  end)
+  end))
 
   it("asks `when` with the failure and the number of the retry", function()
     local list, record = recorder()
@@ -1195,7 +1287,7 @@ describe("andThen", function()
       "added by the first", "microtask of the first" }, list)
   end)
 
-  it("runs handlers in order, of 10,000 on one promise", function()
+  it("runs handlers in order, of 10,000 on one promise", unhurried(function()
     local list, record = recorder()
     local promise, resolve = open()
     for i = 1, 10000 do
@@ -1206,7 +1298,7 @@ describe("andThen", function()
     for i = 1, 10000 do
       assert.are.equal(i, list[i])
     end
-  end)
+  end))
 
   it("may wait in a handler, which holds up nobody but its own promise", function()
     local list, record = recorder()
@@ -1255,7 +1347,7 @@ describe("andThen", function()
     end)
   end)
 
-  it("makes a chain of a million, which does not overflow", function()
+  it("makes a chain of a million, which does not overflow", unhurried(function()
     local function count(n)
       return n + 1
     end
@@ -1265,9 +1357,9 @@ describe("andThen", function()
     end
     resolve(0)
     assert.are.same(resolved(1000000), outcome(promise))
-  end)
+  end))
 
-  it("passes a rejection along a long chain without handlers", function()
+  it("passes a rejection along a long chain without handlers", unhurried(function()
     local promise, _, reject = open()
     for _ = 1, 100000 do
       promise = promise:andThen(ignore)
@@ -1277,7 +1369,7 @@ describe("andThen", function()
     end)
     reject("failed")
     assert.are.same(resolved("caught", "failed"), outcome(promise))
-  end)
+  end))
 end)
 
 describe("catch", function()
@@ -1491,13 +1583,22 @@ describe("finallyCall and finallyReturn", function()
     assert.are.same({ counted("a", nil), counted(), counted("cancelled") }, list)
   end)
 
-  it("return their own values in place of the outcome", function()
+  it("pass the outcome on in spite of the values that finallyReturn is given", function()
     for _, values in ipairs(VALUES) do
-      for _, start in ipairs({ Promise.resolve, Promise.reject }) do
-        local promise = start("dropped"):finallyReturn(unpack(values, 1, values.n))
-        assert.are.same(resolved(unpack(values, 1, values.n)), outcome(promise))
-      end
+      local kept = Promise.resolve("kept"):finallyReturn(unpack(values, 1, values.n))
+      assert.are.same(resolved("kept"), outcome(kept))
+      assert.are.same(rejected("kept"), outcome(Promise.reject("kept"):finallyReturn(unpack(values, 1, values.n))))
     end
+  end)
+
+  it("wait for a promise that finallyReturn is given", function()
+    local gate, open_gate = open()
+    local promise = Promise.resolve("kept"):finallyReturn(gate)
+    advance(0)
+    assert.are.equal("Started", promise:getStatus())
+    open_gate()
+    assert.are.same(resolved("kept"), outcome(promise))
+    assert.are.same(rejected("failed"), outcome(Promise.resolve("kept"):finallyReturn(Promise.reject("failed"))))
   end)
 end)
 
@@ -1770,6 +1871,36 @@ describe("unhandled rejections", function()
     assert.are.equal(0, #reported())
   end)
 
+  it("of a handler are told with the place where the first promise was made", function()
+    for _, method in ipairs({ "andThen", "finally" }) do
+      for _, wait in ipairs({ ignore, task.wait }) do
+        local resolve
+        local line = line_here() + 1
+        local first = Promise.new(function(...) resolve = ... end)
+        first[method](first:andThen():catch():finally(), function()
+          wait()
+          error("boom", 0)
+        end)
+        resolve()
+        advance(0)
+        local errors = reported()
+        assert.are.equal(1, #errors)
+        assert.matches("^a promise made at .*promise_spec%.lua:" .. line .. "$", errors[1].source)
+      end
+    end
+  end)
+
+  it("of a retry are told with the place of that", function()
+    for _, seconds in ipairs({ 0, 0.001 }) do
+      local line = line_here() + 1
+      Promise.retry(error, { times = 1, delay = seconds }, "boom", 0)
+      advance(1)
+      local errors = reported()
+      assert.are.equal(1, #errors)
+      assert.matches("^a promise made at .*promise_spec%.lua:" .. line .. "$", errors[1].source)
+    end
+  end)
+
   it("are not, if they are handled by the end of that turn", function()
     local handlers = {
       function(p) p:catch(ignore) end,
@@ -1780,7 +1911,6 @@ describe("unhandled rejections", function()
       function(p) Promise.all({ p }):catch(ignore) end,
       function(p) Promise.allSettled({ p }) end,
       function(p) Promise.race({ p }):catch(ignore) end,
-      function(p) p:finallyReturn() end,
       function(p) Promise.resolve():andThenReturn(p):catch(ignore) end,
     }
     for _, handle in ipairs(handlers) do
@@ -1876,6 +2006,38 @@ describe("the memory of promises", function()
     end))
   end)
 
+  it("is not kept by promises that are settled: of their handlers, hooks and sources", function()
+    local kept
+    assert.is_true(is_released(function()
+      local promise, resolve = open()
+      local inner, resolve_inner = open()
+      local cancelled, _, _, on_cancel = open()
+      local function handler()
+        return not kept
+      end
+      local function on_end()
+        return kept == nil
+      end
+      local function hook()
+        return kept
+      end
+      on_cancel(hook)
+      local child = promise:andThen(handler, handler)
+      local final = promise:finally(on_end)
+      local adopter = Promise.resolve():andThenReturn(inner)
+      kept = { child, final, adopter, cancelled }
+      cancelled:cancel()
+      scheduler.poll()
+      resolve()
+      resolve_inner()
+      scheduler.poll()
+      return handler, on_end, hook, promise, inner
+    end))
+    for i, status in ipairs({ "Resolved", "Resolved", "Resolved", "Cancelled" }) do
+      assert.are.equal(status, kept[i]:getStatus())
+    end
+  end)
+
   it("that are pending and nobody knows any more is freed", function()
     assert.is_true(is_released(function()
       local promise = open()
@@ -1924,7 +2086,7 @@ describe("the memory of promises", function()
     forever:cancel()
   end)
 
-  it("is flat where a long-lived promise takes part in 10,000 races", function()
+  it("is flat where a long-lived promise takes part in 10,000 races", unhurried(function()
     local forever = open()
     local keeper = forever:andThen()
     local function races(count)
@@ -1943,9 +2105,9 @@ describe("the memory of promises", function()
     local after = races(10000)
     assert.is_true(after - before < 200, after - before .. " KB more")
     assert.are.equal("Started", keeper:getStatus())
-  end)
+  end))
 
-  it("is flat where a promise of each turn is awaited, and another handled, 10,000 times", function()
+  it("is flat where a promise of each turn is awaited, and another handled, 10,000 times", unhurried(function()
     local stop = false
     local co = task.spawn(function()
       while not stop do
@@ -1966,7 +2128,7 @@ describe("the memory of promises", function()
     advance(1)
     assert.are.equal("done", task.status(co))
     assert.is_true(after - before < 200, after - before .. " KB more")
-  end)
+  end))
 end)
 
 -- Those that were collected are counted still, so that no test of virtual time may look at what is left behind.

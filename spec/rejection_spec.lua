@@ -145,9 +145,6 @@ local handlings = {
   ["finally and catch"] = function(promise)
     promise:finally(ignore):catch(ignore)
   end,
-  finallyReturn = function(promise)
-    promise:finallyReturn(1)
-  end,
   await = function(promise)
     task.spawn(promise.await, promise)
   end,

@@ -390,7 +390,7 @@ function PromiseMethods:andThenReturn(...) end
 ---@return scheduler.PromiseOf<any>
 function PromiseMethods:finallyCall(fn, ...) end
 
----Resolves with these values when the promise is resolved or rejected.
+---`finally` with a handler that returns these: the outcome is passed on, once a promise among them is settled.
 ---@param ... any
 ---@return scheduler.PromiseOf<any>
 function PromiseMethods:finallyReturn(...) end

@@ -65,6 +65,17 @@ function promised.refuses(expected, fn, ...)
   return message
 end
 
+--- A test of very many promises, for which the collector is what it is by default: at its most aggressive, a Lua goes
+--- through all of them whenever one is made.
+function promised.unhurried(fn)
+  return function()
+    local pause = collectgarbage("setpause", 200)
+    local ok, err = pcall(fn)
+    collectgarbage("setpause", pause)
+    if not ok then error(err, 0) end
+  end
+end
+
 --- Virtual time, and a list of the errors that reach the error handler: `take()` returns it, and begins another. What
 --- no test has taken fails it.
 function promised.setup(before_each, after_each)

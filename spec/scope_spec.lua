@@ -1254,10 +1254,10 @@ describe("the timeout of a scope", function()
 
   it("of math.huge never strikes", function()
     local result = attempt.start(scope, function()
-      task.wait(1e6)
+      task.wait(1e4)
       return "result"
     end, { timeout = math.huge })
-    advance(1e9)
+    advance(1e8)
     assert.are.equal("result", result[1])
   end)
 end)

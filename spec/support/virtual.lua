@@ -5,7 +5,8 @@ local scheduler = require("scheduler")
 
 local virtual = {}
 
---- Milliseconds on the virtual clock.
+--- Milliseconds on the virtual clock. All that the specs advance together should stay below some 100 days: beyond 2^53
+--- nanoseconds the clock, as Lua sees it, leaves some out.
 function virtual.advance(ms)
   scheduler.clock.advance(ms / 1000)
 end

@@ -13,7 +13,7 @@ with_module = env -u LUA_CPATH_5_2 -u LUA_CPATH_5_3 -u LUA_CPATH_5_4 LUA_CPATH="
 # A new cycle begins as soon as one has ended, also in the processes that specs start.
 aggressive_gc = collectgarbage('setpause', 0)
 
-.PHONY: help demo test test-rust test-gc build lint bench clean setup $(LUAS:%=test-%) $(LUAS:%=gc-%)
+.PHONY: help demo test test-rust test-gc fuzz build lint bench clean setup $(LUAS:%=test-%) $(LUAS:%=gc-%)
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1	/p' Makefile | expand -t 20
@@ -45,6 +45,13 @@ test-gc: setup $(LUAS:%=gc-%) ## all specs with the collector at its most aggres
 $(LUAS:%=gc-%): gc-%: build/%/scheduler.so build/host
 	@echo "== $*, aggressive collector"
 	@$(call with_module,$*) LUA_INIT="$(aggressive_gc)" $* spec/run.lua $(BUSTED)
+
+# Into a folder of its own: no user gets a module whose decoder can be called.
+fuzz: setup ## feeds broken messages to the decoder (LUA=..., TRANSFER_SECONDS=...)
+	cargo build --locked --quiet --release --features $(call feature,$(LUA)),fuzz --target-dir target/$(LUA)
+	@mkdir -p build/fuzz/$(LUA)
+	@cp target/$(LUA)/release/libscheduler.so build/fuzz/$(LUA)/scheduler.so
+	@$(call with_module,fuzz/$(LUA)) TRANSFER_FUZZ=1 $(LUA) spec/run.lua spec/transfer_fuzz_spec.lua
 
 build: $(call module,$(LUA)) ## the module for one interpreter, into build/$(LUA)
 

@@ -2,19 +2,19 @@
 
 local compat, errors, outcome, loop = ...
 
-local unpack = compat.unpack
+local pack, unpack = compat.pack, compat.unpack
 
---- Runs `fn(...)` as a task, until it has ended. Returns true and its results, or false, the error in words, the
---- traceback and the error itself.
-return function(fn, ...)
-  local co = loop.start(fn, "a job", ...)
+--- Runs a call, a list of the function and its arguments, as a task until that has ended. Returns the list of its
+--- results; or a list with its error, that in words, and the traceback.
+return function(call)
+  local co = loop.start(call[1], "a job", unpack(call, 2, call.n))
   loop.run_until_ended(co)
   local result = outcome.of(co)
   loop.discard()
   errors.on_error(nil)
-  if not result then return false, "the job waits, and nothing is left that could wake it", "", nil end
+  if not result then return pack(), "the job waits, and nothing is left that could wake it", "" end
   if result.failed or result.cancelled then
-    return false, errors.describe(result.err), result.traceback or "", result.err
+    return pack(result.err), errors.describe(result.err), result.traceback or ""
   end
-  return true, unpack(result, 1, result.n)
+  return result.n and result or pack(), nil, ""
 end

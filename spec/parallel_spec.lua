@@ -3,18 +3,13 @@ local child = require("spec.support.child")
 
 local await, run = scheduler.await, scheduler.parallel.run
 
---- The values, there and back.
-local function echo(...)
-  return await(run(function(...)
-    return ...
-  end, ...))
-end
-
 describe("a job", function()
   it("runs a function in another VM and gives its results", function()
     marker = "of the main VM" -- luacheck: ignore 111
     local results = {
-      n = select("#", echo(1, nil, 3, nil)),
+      n = select("#", await(run(function(...)
+        return ...
+      end, 1, nil, 3, nil))),
       await(run(function(a, b)
         return a + b, marker, type(_G), nil -- luacheck: ignore 113
       end, 20, 22)),
@@ -144,167 +139,6 @@ describe("a job", function()
   end)
 end)
 
-describe("what crosses", function()
-  it("arrives as it was: plain values", function()
-    for _, value in ipairs({ true, false, 0, 1, -1, 2 ^ 53, 0.5, -0.5, math.huge, -math.huge, 1e300, "", "text" }) do
-      assert.are.equal(value, (echo(value)))
-    end
-    local nan = echo(0 / 0)
-    assert.is_true(nan ~= nan)
-    assert.are.equal(0, select("#", echo()))
-    assert.are.equal(1, select("#", echo(nil)))
-  end)
-
-  it("arrives as it was: integers and floats kept apart", function()
-    if not math.type then return end
-    for _, value in ipairs({ 1, 1.0, math.maxinteger, math.mininteger, 2 ^ 53 + 1 }) do
-      assert.are.equal(math.type(value), math.type((echo(value))))
-      assert.are.equal(value, (echo(value)))
-    end
-  end)
-
-  it("arrives as it was: strings with any bytes, of any length", function()
-    local bytes = {}
-    for i = 0, 255 do
-      bytes[#bytes + 1] = string.char(i)
-    end
-    local all = table.concat(bytes)
-    assert.are.equal(all, (echo(all)))
-    local long = all:rep(20000)
-    assert.is_true(long == echo(long))
-  end)
-
-  it("arrives as it was: tables, with cycles and shared references", function()
-    local value = { 1, 2, nil, 4, name = "x", [0.5] = true, [false] = { { {} } }, [-1] = "negative" }
-    assert.are.same(value, (echo(value)))
-    local cycle = { shared = {} }
-    cycle.self, cycle.again = cycle, cycle.shared
-    cycle[cycle] = cycle
-    local back, other = echo(cycle, cycle.shared)
-    assert.are.equal(back, back.self)
-    assert.are.equal(back, back[back])
-    assert.are.equal(back.shared, back.again)
-    assert.are.equal(back.shared, other)
-    assert.are_not.equal(cycle, back)
-  end)
-
-  it("arrives as it was: many tables and many values", function()
-    local rows = {}
-    for i = 1, 20000 do
-      rows[i] = { i, tostring(i) }
-    end
-    local back = echo(rows)
-    assert.are.equal(20000, #back)
-    assert.are.same({ 777, "777" }, back[777])
-    local values = {}
-    for i = 1, 200 do
-      values[i] = i
-    end
-    assert.are.same(values, { echo((table.unpack or unpack)(values)) })
-  end)
-
-  it("may be functions, with upvalues, recursive, and the globals of the worker", function()
-    local base, offset = 10, { by = 5 }
-    local function factorial(n)
-      return n <= 1 and 1 or n * factorial(n - 1)
-    end
-    local results = {
-      await(run(function(fn, n)
-        return base + offset.by, factorial(5), fn(n), type(string.format)
-      end, function(n)
-        return n * base
-      end, 4)),
-    }
-    assert.are.same({ 15, 120, 40, "function" }, results)
-    local returned = await(run(function()
-      local count = 0
-      return function()
-        count = count + 1
-        return count
-      end
-    end))
-    assert.are.equal(1, returned())
-    assert.are.equal(2, returned())
-  end)
-end)
-
-describe("what cannot cross is refused with its path", function()
-  local function refused(...)
-    local before = scheduler.stats().jobs_sent
-    local ok, message = pcall(run, ...)
-    assert.is_false(ok)
-    assert.are.equal(before, scheduler.stats().jobs_sent, "something was sent")
-    return message
-  end
-
-  local function nothing() end
-
-  for _, case in ipairs({
-    { "userdata", "argument #2: userdata", { nothing, io.stdout } },
-    { "coroutine", "argument #3: thread", { nothing, 1, coroutine.create(nothing) } },
-    { "C function", "argument #2: a C function", { nothing, print } },
-    { "C function to run", "argument #1: a C function", { print } },
-    { "in tables", "argument #2.handlers[3]: userdata", { nothing, { handlers = { 1, 2, io.stdout } } } },
-    { "odd keys", 'argument #2["a b"][true]: userdata', { nothing, { ["a b"] = { [true] = io.stdout } } } },
-    { "as a key", "argument #2, a key: userdata", { nothing, { [io.stdout] = 1 } } },
-    { "metatables", "argument #2.object: a table with a metatable", { nothing, { object = setmetatable({}, {}) } } },
-  }) do
-    it(case[1], function()
-      assert.is_truthy(refused((table.unpack or unpack)(case[3])):find("cannot transfer " .. case[2], 1, true))
-    end)
-  end
-
-  it("in upvalues", function()
-    local sock = { file = io.stdout }
-    local function inner()
-      return sock
-    end
-    local message = refused(nothing, {
-      inner,
-    })
-    assert.is_truthy(message:find("argument #2[1], upvalue 'sock'.file: userdata", 1, true), message)
-    message = refused(function()
-      return inner()
-    end)
-    assert.is_truthy(message:find("argument #1, upvalue 'inner', upvalue 'sock'.file: userdata", 1, true), message)
-  end)
-
-  it("too deep a nesting", function()
-    local deep = {}
-    local bottom = deep
-    for _ = 1, 900 do
-      bottom[1] = {}
-      bottom = bottom[1]
-    end
-    assert.is_table(echo(deep))
-    for _ = 1, 1000 do
-      bottom[1] = {}
-      bottom = bottom[1]
-    end
-    assert.is_truthy(refused(nothing, deep):find("nested deeper than 1000 levels", 1, true))
-  end)
-
-  it("in results, which fails the job", function()
-    local ok, err = pcall(await, run(function()
-      return 1, { out = io.stdout }
-    end))
-    assert.is_false(ok)
-    assert.is_truthy(err.message:find("cannot transfer result #2.out: userdata", 1, true), err.message)
-  end)
-
-  it("and what is no function is a bad argument", function()
-    for _, value in ipairs({ 1, "print", {} }) do
-      assert.matches("bad argument #1 to 'run' %(function expected, got " .. type(value), refused(value))
-    end
-    assert.matches("parallel_spec%.lua:%d+: bad argument", select(2, pcall(function()
-      run(nil)
-    end)))
-    assert.matches("parallel_spec%.lua:%d+: cannot transfer", select(2, pcall(function()
-      run(print)
-    end)))
-  end)
-end)
-
 describe("a job that fails", function()
   it("raises an error object with the message, the worker's traceback and the place of the call", function()
     local line = debug.getinfo(1, "l").currentline + 1
@@ -322,27 +156,6 @@ describe("a job that fails", function()
     assert.matches("parallel_spec%.lua:" .. line .. "$", err.origin)
     assert.matches("boom\nstack traceback:", tostring(err))
     assert.are.equal(err, select(2, pcall(await, job)))
-  end)
-
-  it("keeps its error value where it can cross", function()
-    local function fail(value)
-      error(value, 0)
-    end
-    for _, value in ipairs({ "text", 42, true, { code = 7, list = { 1, 2 } } }) do
-      local ok, err = pcall(await, run(fail, value))
-      assert.is_false(ok)
-      assert.are.same(value, err.value)
-    end
-    local ok, err = pcall(await, run(function()
-      error(setmetatable({}, {
-        __tostring = function()
-          return "an object of the worker"
-        end,
-      }))
-    end))
-    assert.is_false(ok)
-    assert.are.equal("an object of the worker", err.message)
-    assert.is_nil(err.value)
   end)
 
   it("and is awaited by nobody is reported when run ends", function()

@@ -911,8 +911,10 @@ scheduler.parallel = {}
 ---Runs `fn(...)` in a worker: a thread with a Lua state of its own, out of as many as there are cores. The worker has
 ---the sender's `package.path` and `package.cpath`, and its own globals. Timers that the job leaves behind are dropped.
 ---
----What crosses, there and back: nil, booleans, numbers, strings; tables without metatables, cycles included; Lua
----functions with their upvalues. All are copies.
+---What crosses, there and back: nil, booleans, numbers, strings; tables with metatables, cycles included; Lua functions
+---with their upvalues; C functions that a loaded module has; userdata with `__transfer`, which returns a function and its
+---arguments, called on the other side. All are copies; upvalues and metatables that are loaded modules are those that
+---`require` gives there.
 ---
 ---Raises if `fn` is no function, if something cannot cross ("cannot transfer argument #2.handlers[3], upvalue 'sock':
 ---userdata"), and if no thread can be started. A failure that nobody waits for goes to the error handler.

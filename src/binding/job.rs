@@ -11,7 +11,7 @@ use mlua::{IntoLuaMulti, Lua, MultiValue, Result, Table, Value};
 use super::{Natives, worker};
 use crate::runtime::PerProcess;
 use crate::vm::Vm;
-use crate::vm::transfer::{Transfer, decode, encode};
+use crate::vm::transfer::{Transfer, decode, encode, words};
 use crate::worker::{Completion, Environment, Failure, JobNumber, Outcome, Pool, Request};
 
 static POOL: PerProcess<Pool> = PerProcess::new();
@@ -42,7 +42,7 @@ pub fn park(vm: &Vm) -> std::io::Result<()> {
 pub fn add(natives: &Natives, transfer: &Rc<Transfer>) -> Result<()> {
     let sender =
         Sender { transfer: Rc::clone(transfer), package: package(natives.lua)?, environment: RefCell::default() };
-    natives.add("submit", move |_, vm, call: MultiValue| match sender.submit(vm, &call) {
+    natives.add("submit", move |lua, vm, call: Table| match sender.submit(lua, vm, &call) {
         Ok(number) => (Some(number), None),
         Err(reason) => (None, Some(reason)),
     })?;
@@ -63,8 +63,10 @@ struct Sender {
 }
 
 impl Sender {
-    fn submit(&self, vm: &Vm, call: &MultiValue) -> std::result::Result<JobNumber, String> {
-        let call = encode(&self.transfer, "argument", call.iter()).map_err(|refused| refused.to_string())?;
+    /// Sends a call: a list of the function and its arguments, with its length `n`.
+    fn submit(&self, lua: &Lua, vm: &Vm, call: &Table) -> std::result::Result<JobNumber, String> {
+        let count = call.raw_get("n").map_err(|error| error.to_string())?;
+        let call = encode(lua, &self.transfer, "argument", call, count).map_err(|refused| refused.to_string())?;
         let request = Request { call, environment: self.environment() };
         let (number, reply) = vm.new_reply();
         pool().submit(request, reply).map_err(|error| {
@@ -93,7 +95,7 @@ pub fn package(lua: &Lua) -> Result<Option<Table>> {
     lua.globals().raw_get("package")
 }
 
-/// The job's number and true and its results, or false and the kind, message, traceback and value of its error.
+/// The job's number and true and the list of its results, or false and the kind, message, traceback and value of its error.
 fn values_of(lua: &Lua, transfer: &Transfer, completion: Completion) -> Result<MultiValue> {
     let results = match completion.outcome {
         Outcome::Done(message) => {
@@ -102,7 +104,7 @@ fn values_of(lua: &Lua, transfer: &Transfer, completion: Completion) -> Result<M
         Outcome::Failed(failure) => failure_values(lua, transfer, failure),
     };
     let mut values = results.or_else(|error| {
-        let message = format!("the outcome of the job cannot be taken: {error}");
+        let message = format!("the outcome of the job cannot be taken: {}", words(&error));
         (false, "error", message, "").into_lua_multi(lua)
     })?;
     values.push_front(Value::Integer(completion.number as i64));
@@ -111,8 +113,8 @@ fn values_of(lua: &Lua, transfer: &Transfer, completion: Completion) -> Result<M
 
 fn failure_values(lua: &Lua, transfer: &Transfer, failure: Failure) -> Result<MultiValue> {
     let value = match failure.value {
-        Some(message) => decode(lua, transfer, &message)?.pop_front(),
-        None => None,
+        Some(message) => decode(lua, transfer, &message)?.raw_get(1)?,
+        None => Value::Nil,
     };
     let (message, traceback) = (lua.create_string(failure.message)?, lua.create_string(failure.traceback)?);
     (false, failure.kind, message, traceback, value).into_lua_multi(lua)

@@ -5,6 +5,8 @@
 //! numbers and do not allocate in Lua on the ways that are often gone.
 
 mod clock;
+#[cfg(feature = "fuzz")]
+mod fuzz;
 mod job;
 mod raw;
 mod timer;
@@ -77,6 +79,8 @@ fn load(lua: &Lua) -> Result<Loaded> {
     timer::add(&natives)?;
     clock::add(&natives)?;
     job::add(&natives, &transfer)?;
+    #[cfg(feature = "fuzz")]
+    fuzz::add(lua, &transfer)?;
     raw::guard_functions(lua, &natives.vm, &natives.table)?;
     let (callbacks, waiting) = (lua.create_table()?, lua.create_table()?);
     raw::turn::add_functions(lua, &natives.vm, &natives.table)?;

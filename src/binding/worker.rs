@@ -2,12 +2,13 @@
 
 use std::rc::Rc;
 
-use mlua::{Function, Lua, LuaString, MultiValue, Result, Value};
+use mlua::{Function, Lua, LuaString, Result, Table};
 
 use super::{Loaded, job, load, open};
+use crate::vm::encode::Refused;
 use crate::vm::state::new_state;
-use crate::vm::transfer::{Transfer, decode, encode};
-use crate::worker::{Executor, Failure, Outcome, Request};
+use crate::vm::transfer::{Transfer, decode, encode, words};
+use crate::worker::{Executor, Failure, Message, Outcome, Request};
 
 /// A Lua state in which jobs run, one after the other.
 struct WorkerVm {
@@ -38,30 +39,35 @@ impl WorkerVm {
             package.raw_set("path", self.lua.create_string(&request.environment.path)?)?;
             package.raw_set("cpath", self.lua.create_string(&request.environment.cpath)?)?;
         }
-        let call = decode(&self.lua, &self.transfer, &request.call)?;
-        let mut results: MultiValue = self.run_job.call(call)?;
-        match results.pop_front() {
-            Some(Value::Boolean(true)) => Ok(match encode(&self.transfer, "result", results.iter()) {
+        let call = match decode(&self.lua, &self.transfer, &request.call) {
+            Ok(call) => call,
+            Err(error) => return Ok(failed(format!("the job cannot be taken: {}", words(&error)))),
+        };
+        let (results, message, traceback): (Table, Option<LuaString>, LuaString) = self.run_job.call(call)?;
+        match message {
+            None => Ok(match self.encode("result", &results) {
                 Ok(message) => Outcome::Done(message),
                 Err(refused) => failed(refused.to_string()),
             }),
-            _ => self.failure(results),
+            // The error itself is left out where it cannot cross.
+            Some(message) => Ok(Outcome::Failed(Failure {
+                kind: "error",
+                message: message.as_bytes().to_vec(),
+                traceback: traceback.as_bytes().to_vec(),
+                value: self.encode("error", &results).ok(),
+            })),
         }
     }
 
-    /// The error in words, the traceback and the error itself, which is left out where it cannot cross.
-    fn failure(&self, values: MultiValue) -> Result<Outcome> {
-        let (message, traceback, value) =
-            <(LuaString, LuaString, Value) as mlua::FromLuaMulti>::from_lua_multi(values, &self.lua)?;
-        let value = encode(&self.transfer, "error", std::iter::once(&value)).ok();
-        let (message, traceback) = (message.as_bytes().to_vec(), traceback.as_bytes().to_vec());
-        Ok(Outcome::Failed(Failure { kind: "error", message, traceback, value }))
+    /// Encodes a list with its length `n`.
+    fn encode(&self, name: &str, list: &Table) -> std::result::Result<Message, Refused> {
+        encode(&self.lua, &self.transfer, name, list, list.raw_get("n").unwrap_or(0))
     }
 }
 
 impl Executor for WorkerVm {
     fn execute(&mut self, request: &Request) -> Outcome {
-        self.run(request).unwrap_or_else(|error| failed(error.to_string()))
+        self.run(request).unwrap_or_else(|error| failed(words(&error)))
     }
 }
 

@@ -1,35 +1,107 @@
 //! A message to Lua values.
 
-use std::iter;
-
 use mlua::chunk::ChunkMode;
-use mlua::{Error, Function, Lua, MultiValue, Result, Table, Value};
+use mlua::{Error, Function, Lua, Result, Table, Value};
 
-use super::transfer::{MAX_DEPTH, Tag, Transfer};
+use super::transfer::{Kind, MAX_REBUILDS, Objects, Tag, Transfer};
 
-/// The values of a message, made anew in this VM.
-pub fn decode(lua: &Lua, transfer: &Transfer, message: &[u8]) -> Result<MultiValue> {
+/// The list of the values of a message, with its length in `n`, made anew in this VM.
+pub fn decode(lua: &Lua, transfer: &Transfer, message: &[u8]) -> Result<Table> {
+    decode_nested(lua, transfer, message, 0)
+}
+
+fn decode_nested(lua: &Lua, transfer: &Transfer, message: &[u8], rebuilds: usize) -> Result<Table> {
     let mut reader = Reader(message);
-    let referenced = (0..reader.u32()?).map(|_| reader.u32()).collect::<Result<Vec<_>>>()?;
-    let count = reader.u32()?;
-    let kept = if referenced.is_empty() { None } else { Some(lua.create_table()?) };
-    let mut decoder = Decoder { lua, transfer, reader, referenced, kept, begun: 0, depth: 0 };
-    iter::repeat_with(|| decoder.value()).take(count as usize).collect()
+    let objects = reader.count()?;
+    let mut decoder = Decoder {
+        lua,
+        transfer,
+        reader,
+        objects: Objects::default(),
+        kinds: Vec::with_capacity(objects),
+        metatables: Vec::new(),
+        list_space: message.len() / LIST_ENTRY,
+        rebuilds,
+    };
+    for number in 0..objects {
+        let object = decoder.head()?;
+        decoder.objects.add(lua, number, object)?;
+    }
+    let count = decoder.reader.count()?;
+    let values = lua.create_table_with_capacity(count, 1)?;
+    for index in 1..=count {
+        values.raw_set(index, decoder.value()?)?;
+    }
+    values.raw_set("n", count)?;
+    for number in 0..objects {
+        decoder.body(number as u32)?;
+    }
+    decoder.set_metatables()?;
+    Ok(values)
 }
 
 struct Decoder<'a> {
     lua: &'a Lua,
     transfer: &'a Transfer,
     reader: Reader<'a>,
-    /// The numbers that references name, ascending.
-    referenced: Vec<u32>,
-    /// The values with these numbers, in a Lua table: mlua holds a limited number of values only.
-    kept: Option<Table>,
-    begun: u32,
-    depth: usize,
+    objects: Objects,
+    kinds: Vec<Kind>,
+    /// The tables that have a metatable, and the number of that; none for the table of globals.
+    metatables: Vec<(u32, Option<u32>)>,
+    /// How many entries of lists there can be in the rest of the message: so no space is taken for what cannot come.
+    list_space: usize,
+    rebuilds: usize,
 }
 
-impl Decoder<'_> {
+/// What an entry of a list takes in a message at least: an index and a value.
+const LIST_ENTRY: usize = 10;
+
+impl<'a> Decoder<'a> {
+    /// Makes an object that is still empty.
+    fn head(&mut self) -> Result<Value> {
+        let [byte] = self.reader.fixed()?;
+        let kind = Kind::of(byte).ok_or_else(malformed)?;
+        self.kinds.push(kind);
+        Ok(match kind {
+            Kind::Table => {
+                let length = (self.reader.u32()? as usize).min(self.list_space);
+                self.list_space -= length;
+                Value::Table(self.lua.create_table_with_capacity(length, 0)?)
+            }
+            Kind::Function => {
+                let bytecode = self.reader.bytes()?;
+                Value::Function(self.lua.load(bytecode).set_mode(ChunkMode::Binary).into_function()?)
+            }
+            Kind::CFunction => {
+                let (module, name) = (self.reader.bytes()?, self.reader.bytes()?);
+                Value::Function(self.transfer.c_function(self.lua, module, name)?)
+            }
+            Kind::Module => {
+                let (name, kind) = (self.reader.bytes()?, self.reader.bytes()?);
+                self.module(name, kind)?
+            }
+            Kind::Rebuilt => self.rebuild()?,
+        })
+    }
+
+    fn rebuild(&mut self) -> Result<Value> {
+        let message = self.reader.bytes()?;
+        if self.rebuilds == MAX_REBUILDS {
+            return Err(malformed());
+        }
+        let call = decode_nested(self.lua, self.transfer, message, self.rebuilds + 1)?;
+        self.transfer.apply.call(call)
+    }
+
+    fn module(&self, name: &[u8], kind: &[u8]) -> Result<Value> {
+        let module = self.transfer.module(self.lua, name)?;
+        if module.type_name().as_bytes() == kind {
+            return Ok(module);
+        }
+        let (name, kind) = (String::from_utf8_lossy(name), String::from_utf8_lossy(kind));
+        Err(Error::runtime(format!("module '{name}' is a {} here, not a {kind}", module.type_name())))
+    }
+
     fn value(&mut self) -> Result<Value> {
         let tag = self.reader.tag()?;
         self.tagged(tag)
@@ -43,62 +115,87 @@ impl Decoder<'_> {
             Tag::Integer => Value::Integer(i64::from_le_bytes(self.reader.fixed()?)),
             Tag::Number => Value::Number(f64::from_le_bytes(self.reader.fixed()?)),
             Tag::String => Value::String(self.lua.create_string(self.reader.bytes()?)?),
-            Tag::Table => Value::Table(self.nested(Self::table)?),
-            Tag::Function => Value::Function(self.nested(Self::function)?),
-            Tag::Globals => Value::Table(self.transfer.globals.clone()),
-            Tag::Reference => {
-                let number = self.reader.u32()?;
-                self.kept.as_ref().ok_or_else(malformed)?.raw_get(number)?
+            Tag::Object => {
+                let number = self.number()?;
+                self.objects.get(number)?
             }
-            Tag::End => return Err(malformed()),
+            Tag::Globals => Value::Table(self.transfer.globals.clone()),
+            Tag::End | Tag::Shared => return Err(malformed()),
         })
     }
 
-    fn table(&mut self) -> Result<Table> {
-        let table = self.lua.create_table()?;
-        self.keep(&table)?;
+    /// The number of an object.
+    fn number(&mut self) -> Result<u32> {
+        let number = self.reader.u32()?;
+        if (number as usize) < self.kinds.len() { Ok(number) } else { Err(malformed()) }
+    }
+
+    /// Fills an object.
+    fn body(&mut self, number: u32) -> Result<()> {
+        match self.kinds[number as usize] {
+            Kind::Table => {
+                let table = self.objects.table(number)?;
+                self.table(number, &table)
+            }
+            Kind::Function => {
+                let function = self.objects.function(number)?;
+                self.function(&function)
+            }
+            Kind::CFunction | Kind::Module | Kind::Rebuilt => Ok(()),
+        }
+    }
+
+    fn table(&mut self, number: u32, table: &Table) -> Result<()> {
+        match self.reader.tag()? {
+            Tag::Nil => {}
+            Tag::Object => {
+                let metatable = self.number()?;
+                self.metatables.push((number, Some(metatable)));
+            }
+            Tag::Globals => self.metatables.push((number, None)),
+            _ => return Err(malformed()),
+        }
         loop {
             let tag = self.reader.tag()?;
             if tag == Tag::End {
-                return Ok(table);
+                return Ok(());
             }
             let key = self.tagged(tag)?;
             table.raw_set(key, self.value()?)?;
         }
     }
 
-    fn function(&mut self) -> Result<Function> {
-        let bytecode = self.reader.bytes()?;
-        let function = self.lua.load(bytecode).set_mode(ChunkMode::Binary).into_function()?;
-        self.keep(&function)?;
+    fn function(&mut self, function: &Function) -> Result<()> {
         for index in 1..=self.reader.u32()? {
-            let value = self.value()?;
-            let setupvalue = self.transfer.setupvalue.as_ref();
-            let setupvalue = setupvalue.ok_or_else(|| Error::runtime("the debug library is not there"))?;
-            setupvalue.call::<()>((&function, index, value))?;
+            let tag = self.reader.tag()?;
+            if tag == Tag::Shared {
+                let (owner, other) = (self.number()?, self.reader.u32()?);
+                let owner = self.objects.function(owner)?;
+                granted(&self.transfer.upvaluejoin)?.call::<()>((function, index, owner, other))?;
+            } else {
+                let value = self.tagged(tag)?;
+                granted(&self.transfer.setupvalue)?.call::<()>((function, index, value))?;
+            }
         }
-        Ok(function)
+        Ok(())
     }
 
-    /// Numbers the value that begins, and keeps it if it will be referred to.
-    fn keep(&mut self, value: impl mlua::IntoLua) -> Result<()> {
-        let number = self.begun;
-        self.begun += 1;
-        match &self.kept {
-            Some(kept) if self.referenced.binary_search(&number).is_ok() => kept.raw_set(number, value),
-            _ => Ok(()),
+    /// Metatables come last: what stands in them has to be there when they are set.
+    fn set_metatables(&self) -> Result<()> {
+        for (table, metatable) in &self.metatables {
+            let table = self.objects.table(*table)?;
+            let metatable = match metatable {
+                Some(number) => self.objects.table(*number)?,
+                None => self.transfer.globals.clone(),
+            };
+            table.set_metatable(Some(metatable))?;
         }
+        Ok(())
     }
+}
 
-    fn nested<T>(&mut self, decode: impl FnOnce(&mut Self) -> Result<T>) -> Result<T> {
-        self.depth += 1;
-        if self.depth > MAX_DEPTH + 2 {
-            return Err(malformed());
-        }
-        let decoded = decode(self);
-        self.depth -= 1;
-        decoded
-    }
+fn granted(function: &Option<Function>) -> Result<&Function> {
+    function.as_ref().ok_or_else(|| Error::runtime("the debug library is not there"))
 }
 
 /// What is left to read.
@@ -124,6 +221,12 @@ impl<'a> Reader<'a> {
 
     fn u32(&mut self) -> Result<u32> {
         Ok(u32::from_le_bytes(self.fixed()?))
+    }
+
+    /// How many things follow, each of a byte at least.
+    fn count(&mut self) -> Result<usize> {
+        let count = self.u32()? as usize;
+        if count <= self.0.len() { Ok(count) } else { Err(malformed()) }
     }
 
     fn bytes(&mut self) -> Result<&'a [u8]> {

@@ -1,12 +1,13 @@
 //! Lua values to a message.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::HashMap;
 use std::ffi::c_void;
 use std::fmt::{self, Write};
+use std::mem;
 
-use mlua::{Function, Table, Value};
+use mlua::{Function, Lua, Table, Value};
 
-use super::transfer::{MAX_DEPTH, Tag, Transfer};
+use super::transfer::{HAS_INTEGERS, Kind, MAX_REBUILDS, Objects, Tag, Transfer, words};
 use crate::worker::Message;
 
 /// Why values cannot cross, and where among them the reason lies.
@@ -22,6 +23,9 @@ impl fmt::Display for Refused {
     }
 }
 
+/// Why a userdata is refused that is rebuilt from others, and these from others, and so on.
+const ENDLESS: &str = "userdata whose __transfer gives further ones without end";
+
 /// A step from a value to one in it.
 #[derive(Debug)]
 enum Step {
@@ -29,38 +33,101 @@ enum Step {
     Index(String),
     Key,
     Upvalue(String),
+    Metatable,
 }
 
-/// Encodes `values`; `name` is what the first one is called in messages, "argument" or "result".
-pub fn encode<'a>(
+/// Encodes the fields 1 to `count` of a table; `name` is what the first one is called in messages, "argument" or
+/// "result".
+pub fn encode(lua: &Lua, transfer: &Transfer, name: &str, values: &Table, count: usize) -> Result<Message, Refused> {
+    encode_nested(lua, transfer, name, values, count, 0)
+}
+
+fn encode_nested(
+    lua: &Lua,
     transfer: &Transfer,
     name: &str,
-    values: impl ExactSizeIterator<Item = &'a Value>,
+    values: &Table,
+    count: usize,
+    rebuilds: usize,
 ) -> Result<Message, Refused> {
-    let mut encoder =
-        Encoder { transfer, body: Vec::new(), numbers: HashMap::new(), referenced: BTreeSet::new(), path: Vec::new() };
-    let count = values.len();
-    for (index, value) in values.enumerate() {
-        if let Err(reason) = encoder.value(value) {
-            return Err(Refused { path: describe(name, index + 1, &encoder.path), reason });
+    let refused = |path, reason| Refused { path, reason };
+    let mut encoder = Encoder::new(lua, transfer, rebuilds);
+    for index in 1..=count {
+        encoder.owner = Owner::Value(index);
+        let value = field(values, Value::Integer(index as i64)).map_err(|error| words(&error));
+        if let Err(reason) = value.and_then(|value| encoder.value(&value)) {
+            return Err(refused(format!("{name} #{index}"), reason));
         }
     }
-    Ok(encoder.finish(count))
+    let values = mem::take(&mut encoder.out);
+    let mut number = 0;
+    while (number as usize) < encoder.kinds.len() {
+        if let Err((step, reason)) = encoder.body(number) {
+            return Err(refused(encoder.describe(name, number, step), reason));
+        }
+        number += 1;
+    }
+    Ok(encoder.finish(count, &values))
+}
+
+/// A field of a table, -0 included.
+fn field(table: &Table, key: Value) -> mlua::Result<Value> {
+    match table.raw_get(&key)? {
+        Value::Integer(0) if !HAS_INTEGERS => Ok(Value::Number(table.raw_get(key)?)),
+        value => Ok(value),
+    }
+}
+
+/// What an object was found in first.
+#[derive(Clone, Copy, Debug)]
+enum Owner {
+    Value(usize),
+    Object(u32),
 }
 
 struct Encoder<'a> {
+    lua: &'a Lua,
     transfer: &'a Transfer,
-    body: Message,
-    /// The number of each table and function that was begun, by its address: nothing is collected meanwhile.
+    objects: Objects,
+    kinds: Vec<Kind>,
+    owners: Vec<Owner>,
+    /// The number of each object by its address: nothing is collected meanwhile.
     numbers: HashMap<*const c_void, u32>,
-    referenced: BTreeSet<u32>,
-    /// The way to the value that is being encoded; it is left as it is when that value is refused.
-    path: Vec<Step>,
+    /// The loaded modules, by their addresses, once they were asked for.
+    module_names: Option<HashMap<*const c_void, Vec<u8>>>,
+    /// The numbers of those that were sent by name. As an argument or in a table, a module is a table like any other.
+    modules: HashMap<*const c_void, u32>,
+    /// In which function, and at which index, each upvalue was sent that several may share.
+    upvalues: HashMap<*const c_void, (u32, u32)>,
+    heads: Vec<u8>,
+    /// The part of the message that is being written: the values, or the bodies.
+    out: Vec<u8>,
+    owner: Owner,
+    rebuilds: usize,
 }
 
 type Encoded = Result<(), String>;
+type EncodedBody = Result<(), (Option<Step>, String)>;
 
-impl Encoder<'_> {
+impl<'a> Encoder<'a> {
+    fn new(lua: &'a Lua, transfer: &'a Transfer, rebuilds: usize) -> Self {
+        Encoder {
+            lua,
+            transfer,
+            objects: Objects::default(),
+            kinds: Vec::new(),
+            owners: Vec::new(),
+            numbers: HashMap::new(),
+            module_names: None,
+            modules: HashMap::new(),
+            upvalues: HashMap::new(),
+            heads: Vec::new(),
+            out: Vec::new(),
+            owner: Owner::Value(1),
+            rebuilds,
+        }
+    }
+
     fn value(&mut self, value: &Value) -> Encoded {
         match value {
             Value::Nil => self.tag(Tag::Nil),
@@ -70,116 +137,316 @@ impl Encoder<'_> {
             Value::Number(number) => self.fixed(Tag::Number, number.to_le_bytes()),
             Value::String(string) => {
                 self.tag(Tag::String);
-                self.bytes(&string.as_bytes());
+                push_bytes(&mut self.out, &string.as_bytes());
             }
-            Value::Table(table) => return self.table(table),
-            Value::Function(function) => return self.function(function),
-            other => return Err(other.type_name().into()),
+            Value::Table(table) if self.transfer.is_globals(table) => self.tag(Tag::Globals),
+            Value::Table(_) | Value::Function(_) | Value::UserData(_) => return self.object(value),
+            other => return Err(type_of(other).into()),
         }
         Ok(())
     }
 
-    fn table(&mut self, table: &Table) -> Encoded {
-        if self.transfer.is_globals(table) {
-            self.tag(Tag::Globals);
-            return Ok(());
+    /// Writes the number of an object; begins it if it was not found before.
+    fn object(&mut self, value: &Value) -> Encoded {
+        let address = value.to_pointer();
+        let number = match self.numbers.get(&address) {
+            Some(&number) => number,
+            None => {
+                let kind = self.head(value)?;
+                let number = self.number(kind, value)?;
+                self.numbers.insert(address, number);
+                number
+            }
+        };
+        self.fixed(Tag::Object, number.to_le_bytes());
+        Ok(())
+    }
+
+    /// Numbers an object whose head was written.
+    fn number(&mut self, kind: Kind, value: &Value) -> Result<u32, String> {
+        let number = u32::try_from(self.kinds.len()).map_err(|_| "too many objects")?;
+        self.objects.add(self.lua, number as usize, value.clone()).map_err(|error| words(&error))?;
+        self.kinds.push(kind);
+        self.owners.push(self.owner);
+        Ok(number)
+    }
+
+    /// Writes the head of an object.
+    fn head(&mut self, value: &Value) -> Result<Kind, String> {
+        match value {
+            Value::Table(table) => {
+                let heads = &mut self.heads;
+                heads.push(Kind::Table as u8);
+                heads.extend(u32::try_from(table.raw_len()).unwrap_or(u32::MAX).to_le_bytes());
+                Ok(Kind::Table)
+            }
+            Value::Function(function) if function.info().what == "C" => {
+                let name = self.transfer.name_of(self.lua, function).map_err(|error| words(&error))?;
+                let Some((module, name)) = name else {
+                    return match self.module_head(value)? {
+                        true => Ok(Kind::Module),
+                        false => Err("a C function that no loaded module has".into()),
+                    };
+                };
+                let heads = &mut self.heads;
+                heads.push(Kind::CFunction as u8);
+                push_bytes(heads, &module);
+                push_bytes(heads, &name);
+                Ok(Kind::CFunction)
+            }
+            Value::Function(function) => {
+                if self.transfer.getupvalue.is_none() {
+                    let reason =
+                        "a function, and the debug library, which functions are taken apart with, is not there";
+                    return Err(reason.into());
+                }
+                self.heads.push(Kind::Function as u8);
+                push_bytes(&mut self.heads, &function.dump(false));
+                Ok(Kind::Function)
+            }
+            other => {
+                let message = self.rebuilt(other)?;
+                self.heads.push(Kind::Rebuilt as u8);
+                push_bytes(&mut self.heads, &message);
+                Ok(Kind::Rebuilt)
+            }
         }
-        if !self.begin(table.to_pointer(), Tag::Table)? {
-            return Ok(());
+    }
+
+    /// Asks a userdata how it is made anew.
+    fn rebuilt(&self, value: &Value) -> Result<Message, String> {
+        let custom = self.transfer.custom(value).map_err(|error| words(&error))?;
+        let custom = custom.ok_or_else(|| type_of(value).to_owned())?;
+        if self.rebuilds == MAX_REBUILDS {
+            return Err(ENDLESS.into());
         }
-        if table.metatable().is_some() {
-            return Err("a table with a metatable".into());
+        let call: mlua::Result<Table> = self.transfer.call.call((custom, value));
+        let call = call.map_err(|error| format!("its __transfer failed: {}", words(&error)))?;
+        if !call.raw_get::<Value>(1).is_ok_and(|first| first.is_function()) {
+            return Err("its __transfer returned no function".into());
         }
-        for pair in table.pairs::<Value, Value>() {
-            let (key, value) = pair.map_err(|error| error.to_string())?;
-            self.step(Step::Key, &key)?;
-            self.step(step_to(&key), &value)?;
+        let count = call.raw_get("n").map_err(|error| words(&error))?;
+        encode_nested(self.lua, self.transfer, "result", &call, count, self.rebuilds + 1).map_err(
+            |Refused { path, reason }| match reason.as_str() {
+                ENDLESS => reason,
+                _ => format!("{path} of its __transfer: {reason}"),
+            },
+        )
+    }
+
+    /// Writes what is in an object.
+    fn body(&mut self, number: u32) -> EncodedBody {
+        self.owner = Owner::Object(number);
+        match self.kinds[number as usize] {
+            Kind::Table => {
+                let table = self.objects.table(number).map_err(without_step)?;
+                self.table(&table)
+            }
+            Kind::Function => {
+                let function = self.objects.function(number).map_err(without_step)?;
+                self.function(number, &function)
+            }
+            Kind::CFunction | Kind::Module | Kind::Rebuilt => Ok(()),
         }
+    }
+
+    fn table(&mut self, table: &Table) -> EncodedBody {
+        match table.metatable() {
+            None => self.tag(Tag::Nil),
+            Some(metatable) => {
+                let metatable = Value::Table(metatable);
+                self.module_or(&metatable).map_err(|reason| (Some(Step::Metatable), reason))?;
+            }
+        }
+        let mut refused = None;
+        let visited = table.for_each(|key: Value, value: Value| {
+            let value = match value {
+                Value::Integer(0) if !HAS_INTEGERS => field(table, key.clone())?,
+                value => value,
+            };
+            let encoded = self.value(&key).map_err(|reason| (Some(Step::Key), reason));
+            let encoded = encoded.and_then(|()| self.value(&value).map_err(|reason| (Some(step_to(&key)), reason)));
+            encoded.map_err(|reason| {
+                refused = Some(reason);
+                mlua::Error::runtime("refused")
+            })
+        });
+        if let Some(refused) = refused {
+            return Err(refused);
+        }
+        visited.map_err(without_step)?;
         self.tag(Tag::End);
         Ok(())
     }
 
-    fn function(&mut self, function: &Function) -> Encoded {
-        if function.info().what == "C" {
-            return Err("a C function".into());
-        }
-        if !self.begin(function.to_pointer(), Tag::Function)? {
-            return Ok(());
-        }
-        if self.transfer.getupvalue.is_none() {
-            return Err("a function, and the debug library, which functions are taken apart with, is not there".into());
-        }
-        self.bytes(&function.dump(false));
-        let count_at = self.body.len();
-        self.body.extend(0_u32.to_le_bytes());
+    fn function(&mut self, number: u32, function: &Function) -> EncodedBody {
+        let count_at = self.out.len();
+        self.out.extend(0_u32.to_le_bytes());
         let mut count = 0_u32;
-        while let Some((name, value)) =
-            self.transfer.upvalue(function, count as usize + 1).map_err(|e| e.to_string())?
-        {
-            // A program may run in an environment of its own; in the worker, globals are the worker's.
-            match name == "_ENV" && value.is_table() {
-                true => self.tag(Tag::Globals),
-                false => self.step(Step::Upvalue(name), &value)?,
-            }
+        while let Some((name, value)) = self.transfer.upvalue(function, count as usize + 1).map_err(without_step)? {
             count += 1;
+            // A program may run in an environment of its own; in the worker, globals are the worker's.
+            if name == "_ENV" && value.is_table() {
+                self.tag(Tag::Globals);
+                continue;
+            }
+            let id = self.transfer.upvalue_id(function, count as usize).map_err(without_step)?;
+            match id.and_then(|id| self.upvalues.get(&id)) {
+                Some(&(owner, index)) => {
+                    self.fixed(Tag::Shared, owner.to_le_bytes());
+                    self.out.extend(index.to_le_bytes());
+                }
+                None => {
+                    if let Some(id) = id {
+                        self.upvalues.insert(id, (number, count));
+                    }
+                    self.module_or(&value).map_err(|reason| (Some(Step::Upvalue(name)), reason))?;
+                }
+            }
         }
-        self.body[count_at..count_at + 4].copy_from_slice(&count.to_le_bytes());
+        self.out[count_at..count_at + 4].copy_from_slice(&count.to_le_bytes());
         Ok(())
     }
 
-    /// Begins a table or function; false if it was sent already and a reference is all that is needed.
-    fn begin(&mut self, address: *const c_void, tag: Tag) -> Result<bool, String> {
-        if let Some(&number) = self.numbers.get(&address) {
-            self.referenced.insert(number);
-            self.fixed(Tag::Reference, number.to_le_bytes());
+    /// Writes an upvalue or a metatable; one that is a loaded module by its name.
+    fn module_or(&mut self, value: &Value) -> Encoded {
+        let is_object = matches!(value, Value::Table(_) | Value::Function(_) | Value::UserData(_));
+        let is_globals = matches!(value, Value::Table(table) if self.transfer.is_globals(table));
+        if !is_object || is_globals {
+            return self.value(value);
+        }
+        let address = value.to_pointer();
+        let number = match self.modules.get(&address).copied() {
+            Some(number) => number,
+            None if self.module_head(value)? => {
+                let number = self.number(Kind::Module, value)?;
+                self.modules.insert(address, number);
+                number
+            }
+            None => return self.value(value),
+        };
+        self.fixed(Tag::Object, number.to_le_bytes());
+        Ok(())
+    }
+
+    /// Writes the head of a loaded module; false if the value is none.
+    fn module_head(&mut self, value: &Value) -> Result<bool, String> {
+        let transfer = self.transfer;
+        let names = match &mut self.module_names {
+            Some(names) => names,
+            unknown => unknown.insert(transfer.modules().map_err(|error| words(&error))?),
+        };
+        let Some(name) = names.get(&value.to_pointer()) else { return Ok(false) };
+        // A __transfer may have loaded other modules meanwhile.
+        if !transfer.is_module(self.lua, name, value.to_pointer()).map_err(|error| words(&error))? {
             return Ok(false);
         }
-        if self.path.len() > MAX_DEPTH {
-            return Err(format!("nested deeper than {MAX_DEPTH} levels"));
-        }
-        self.numbers.insert(address, self.numbers.len() as u32);
-        self.tag(tag);
+        self.heads.push(Kind::Module as u8);
+        push_bytes(&mut self.heads, name);
+        push_bytes(&mut self.heads, type_of(value).as_bytes());
         Ok(true)
     }
 
-    fn step(&mut self, step: Step, value: &Value) -> Encoded {
-        self.path.push(step);
-        self.value(value)?;
-        self.path.pop();
-        Ok(())
-    }
-
     fn tag(&mut self, tag: Tag) {
-        self.body.push(tag as u8);
+        self.out.push(tag as u8);
     }
 
     fn fixed<const N: usize>(&mut self, tag: Tag, bytes: [u8; N]) {
         self.tag(tag);
-        self.body.extend(bytes);
+        self.out.extend(bytes);
     }
 
-    fn bytes(&mut self, bytes: &[u8]) {
-        self.body.extend((bytes.len() as u64).to_le_bytes());
-        self.body.extend(bytes);
-    }
-
-    /// Puts the head before the body: which numbers are referred to, and the number of values.
-    fn finish(self, count: usize) -> Message {
-        let mut message = Vec::with_capacity(self.body.len() + 4 * self.referenced.len() + 8);
-        message.extend((self.referenced.len() as u32).to_le_bytes());
-        for number in &self.referenced {
-            message.extend(number.to_le_bytes());
-        }
+    fn finish(self, count: usize, values: &[u8]) -> Message {
+        let mut message = Vec::with_capacity(self.heads.len() + values.len() + self.out.len() + 8);
+        message.extend((self.kinds.len() as u32).to_le_bytes());
+        message.extend(self.heads);
         message.extend((count as u32).to_le_bytes());
-        message.extend(self.body);
+        message.extend(values);
+        message.extend(self.out);
         message
     }
+
+    /// "argument #2.handlers[3], upvalue 'sock'": the way to what lies a step from an object.
+    fn describe(&self, name: &str, number: u32, step: Option<Step>) -> String {
+        const SHOWN: usize = 12;
+        let (mut line, mut at) = (vec![number], number);
+        let position = loop {
+            match self.owners[at as usize] {
+                Owner::Value(position) => break position,
+                Owner::Object(owner) => {
+                    line.push(owner);
+                    at = owner;
+                }
+            }
+        };
+        line.reverse();
+        let mut text = format!("{name} #{position}");
+        for pair in line.windows(2).take(SHOWN) {
+            if let Ok(Some(step)) = self.step_between(pair[0], pair[1]) {
+                push_step(&mut text, &step);
+            }
+        }
+        if line.len() > SHOWN {
+            text.push_str("...");
+        } else if let Some(step) = step {
+            push_step(&mut text, &step);
+        }
+        text
+    }
+
+    /// The step from an object to one that was found in it.
+    fn step_between(&self, owner: u32, object: u32) -> mlua::Result<Option<Step>> {
+        let wanted = self.objects.get(object)?.to_pointer();
+        match self.objects.get(owner)? {
+            Value::Table(table) => {
+                for pair in table.pairs::<Value, Value>() {
+                    let (key, value) = pair?;
+                    if value.to_pointer() == wanted {
+                        return Ok(Some(step_to(&key)));
+                    }
+                    if key.to_pointer() == wanted {
+                        return Ok(Some(Step::Key));
+                    }
+                }
+                Ok(Some(Step::Metatable))
+            }
+            Value::Function(function) => {
+                let mut index = 1;
+                while let Some((name, value)) = self.transfer.upvalue(&function, index)? {
+                    if value.to_pointer() == wanted {
+                        return Ok(Some(Step::Upvalue(name)));
+                    }
+                    index += 1;
+                }
+                Ok(None)
+            }
+            _ => Ok(None),
+        }
+    }
+}
+
+fn without_step(error: mlua::Error) -> (Option<Step>, String) {
+    (None, words(&error))
+}
+
+/// The type of a value, as Lua calls it.
+fn type_of(value: &Value) -> &'static str {
+    match value {
+        Value::LightUserData(_) => "light userdata",
+        Value::Other(_) => "cdata",
+        other => other.type_name(),
+    }
+}
+
+fn push_bytes(out: &mut Vec<u8>, bytes: &[u8]) {
+    out.extend((bytes.len() as u64).to_le_bytes());
+    out.extend(bytes);
 }
 
 fn step_to(key: &Value) -> Step {
     match key {
         Value::String(string) => {
-            let text = string.to_string_lossy();
+            let text = shortened(string.to_string_lossy());
             let is_name = !text.starts_with(|c: char| c.is_ascii_digit())
                 && !text.is_empty()
                 && text.chars().all(|c| c.is_ascii_alphanumeric() || c == '_');
@@ -192,21 +459,22 @@ fn step_to(key: &Value) -> Step {
     }
 }
 
-/// "argument #2.handlers[3], upvalue 'sock'"
-fn describe(name: &str, position: usize, path: &[Step]) -> String {
-    const SHOWN: usize = 12;
-    let mut text = format!("{name} #{position}");
-    for step in path.iter().take(SHOWN) {
-        // Writing to a String does not fail.
-        let _ = match step {
-            Step::Field(field) => write!(text, ".{field}"),
-            Step::Index(index) => write!(text, "[{index}]"),
-            Step::Key => write!(text, ", a key"),
-            Step::Upvalue(upvalue) => write!(text, ", upvalue '{upvalue}'"),
-        };
-    }
-    if path.len() > SHOWN {
+fn shortened(mut text: String) -> String {
+    const SHOWN: usize = 40;
+    if let Some((end, _)) = text.char_indices().nth(SHOWN) {
+        text.truncate(end);
         text.push_str("...");
     }
     text
+}
+
+fn push_step(text: &mut String, step: &Step) {
+    // Writing to a String does not fail.
+    let _ = match step {
+        Step::Field(field) => write!(text, ".{field}"),
+        Step::Index(index) => write!(text, "[{index}]"),
+        Step::Key => write!(text, ", a key"),
+        Step::Upvalue(upvalue) => write!(text, ", upvalue '{upvalue}'"),
+        Step::Metatable => write!(text, ", its metatable"),
+    };
 }

@@ -1,0 +1,110 @@
+-- Broken messages: the decoder gives some values or raises, and nothing worse. `make fuzz` builds the module in which
+-- specs reach encoder and decoder; with others, there is nothing to do here.
+--
+-- None of the messages holds a function: whoever can change bytecode can do anything.
+
+local scheduler = require("scheduler")
+local memory = require("spec.support.memory")
+
+local registry = debug.getregistry()
+local encode, decode = registry["scheduler.encode"], registry["scheduler.decode"]
+local SECONDS = tonumber(os.getenv("TRANSFER_SECONDS")) or 2 -- of processor time, for each test
+
+--- Random bytes in a row that is the same in all interpreters.
+local state = 1
+local function random(n)
+  state = (state * 16807) % 2147483647
+  return state % n
+end
+
+local function message(...)
+  return encode({ n = select("#", ...), ... })
+end
+
+local function messages()
+  local cycle, list, mt = {}, {}, { name = "metatable" }
+  cycle.self, cycle[cycle] = cycle, { cycle, "text", 0.5, true, false }
+  for i = 1, 50 do
+    list[i] = setmetatable({ i, "s" .. i, list[i - 1] }, mt)
+  end
+  return {
+    message(),
+    message(nil, 1, "text", 0.5, true, false),
+    message(cycle, cycle, _G),
+    message(list, { [list] = mt }),
+    message(setmetatable({}, string), setmetatable({ 1 }, _G)),
+    message(("x"):rep(1000), { ("y"):rep(300) }),
+  }
+end
+
+local results = { ok = 0, raised = 0 }
+local function try(bytes)
+  local ok, values = pcall(decode, bytes)
+  assert(type(values) == (ok and "table" or "userdata") or type(values) == "string", type(values))
+  local result = ok and "ok" or "raised"
+  results[result] = results[result] + 1
+  return ok, values
+end
+
+if decode then
+  describe("broken messages", function()
+    it("are told from whole ones", function()
+      for _, whole in ipairs(messages()) do
+        assert.is_true(try(whole))
+      end
+      local _, values = try(message(1, nil, { x = { 2 } }, nil))
+      assert.are.same({ n = 4, 1, nil, { x = { 2 } } }, values)
+    end)
+
+    it("that end too early raise", function()
+      for _, whole in ipairs(messages()) do
+        for length = 0, #whole - 1 do
+          assert.is_false((try(whole:sub(1, length))))
+        end
+      end
+    end)
+
+    it("with bits and bytes changed, swapped, doubled and left out do no harm", function()
+      memory.relaxed(function()
+        local all, start = messages(), os.clock()
+        while os.clock() - start < SECONDS do
+          local bytes = all[random(#all) + 1]
+          for _ = 0, random(4) do
+            local at, kind = random(#bytes) + 1, random(5)
+            local head, byte, tail = bytes:sub(1, at - 1), bytes:byte(at), bytes:sub(at + 1)
+            if kind == 0 then byte = string.char((byte + 2 ^ random(8)) % 256) end
+            if kind == 1 then byte = string.char(random(12)) end
+            if kind == 2 then byte = "" end
+            if kind == 3 then byte = bytes:sub(at, at + random(20)):rep(2) end
+            if kind == 4 then byte = ("\255"):rep(random(9)) end
+            bytes = head .. byte .. tail
+          end
+          try(bytes)
+        end
+      end)
+      assert.is_true(results.ok > 10 and results.raised > 10)
+      assert.are.equal("alive", scheduler.await(scheduler.parallel.run(type, nil)) and "alive")
+    end)
+
+    it("of random bytes do no harm", function()
+      memory.relaxed(function()
+        local start = os.clock()
+        while os.clock() - start < SECONDS do
+          local bytes = {}
+          for i = 1, random(60) do
+            bytes[i] = string.char(random(3) == 0 and random(256) or random(6))
+          end
+          try(table.concat(bytes))
+        end
+      end)
+    end)
+  end)
+end
+
+describe("modules that are made for users", function()
+  it("do not let go of the decoder", function()
+    local is_for_fuzzing = os.getenv("TRANSFER_FUZZ") ~= nil
+    assert.are.equal(is_for_fuzzing, decode ~= nil)
+    assert.are.equal(is_for_fuzzing, encode ~= nil)
+  end)
+end)

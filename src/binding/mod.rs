@@ -9,6 +9,7 @@ mod clock;
 mod fuzz;
 mod job;
 mod raw;
+mod shared;
 mod timer;
 mod turn;
 mod worker;
@@ -73,12 +74,13 @@ struct Loaded {
 
 fn load(lua: &Lua) -> Result<Loaded> {
     let natives = Natives { lua, vm: Rc::new(Vm::new()), table: lua.create_table()? };
-    let transfer = Rc::new(Transfer::new(lua)?);
+    let transfer = Rc::new(Transfer::new(lua, shared::to_handle, shared::from_handle)?);
     natives.table.raw_set("VERSION", env!("CARGO_PKG_VERSION"))?;
     turn::add(&natives)?;
     timer::add(&natives)?;
     clock::add(&natives)?;
     job::add(&natives, &transfer)?;
+    shared::add(&natives)?;
     #[cfg(feature = "fuzz")]
     fuzz::add(lua, &transfer)?;
     raw::guard_functions(lua, &natives.vm, &natives.table)?;

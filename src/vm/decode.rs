@@ -4,19 +4,21 @@ use mlua::chunk::ChunkMode;
 use mlua::{Error, Function, Lua, Result, Table, Value};
 
 use super::transfer::{Kind, MAX_REBUILDS, Objects, Tag, Transfer};
+use crate::worker::{Handle, Message};
 
 /// The list of the values of a message, with its length in `n`, made anew in this VM.
-pub fn decode(lua: &Lua, transfer: &Transfer, message: &[u8]) -> Result<Table> {
-    decode_nested(lua, transfer, message, 0)
+pub fn decode(lua: &Lua, transfer: &Transfer, message: &Message) -> Result<Table> {
+    decode_nested(lua, transfer, &message.bytes, &message.handles, 0)
 }
 
-fn decode_nested(lua: &Lua, transfer: &Transfer, message: &[u8], rebuilds: usize) -> Result<Table> {
+fn decode_nested(lua: &Lua, transfer: &Transfer, message: &[u8], handles: &[Handle], rebuilds: usize) -> Result<Table> {
     let mut reader = Reader(message);
     let objects = reader.count()?;
     let mut decoder = Decoder {
         lua,
         transfer,
         reader,
+        handles,
         objects: Objects::default(),
         kinds: Vec::with_capacity(objects),
         metatables: Vec::new(),
@@ -44,6 +46,8 @@ struct Decoder<'a> {
     lua: &'a Lua,
     transfer: &'a Transfer,
     reader: Reader<'a>,
+    /// What crosses by reference.
+    handles: &'a [Handle],
     objects: Objects,
     kinds: Vec<Kind>,
     /// The tables that have a metatable, and the number of that; none for the table of globals.
@@ -81,15 +85,21 @@ impl<'a> Decoder<'a> {
                 self.module(name, kind)?
             }
             Kind::Rebuilt => self.rebuild()?,
+            Kind::Shared => {
+                let index = self.reader.u32()? as usize;
+                let handle = self.handles.get(index).ok_or_else(malformed)?;
+                (self.transfer.from_handle)(self.lua, handle.clone())?
+            }
         })
     }
 
     fn rebuild(&mut self) -> Result<Value> {
-        let message = self.reader.bytes()?;
+        let first = self.reader.u32()? as usize;
+        let (message, handles) = (self.reader.bytes()?, self.handles.get(first..).ok_or_else(malformed)?);
         if self.rebuilds == MAX_REBUILDS {
             return Err(malformed());
         }
-        let call = decode_nested(self.lua, self.transfer, message, self.rebuilds + 1)?;
+        let call = decode_nested(self.lua, self.transfer, message, handles, self.rebuilds + 1)?;
         self.transfer.apply.call(call)
     }
 
@@ -141,7 +151,7 @@ impl<'a> Decoder<'a> {
                 let function = self.objects.function(number)?;
                 self.function(&function)
             }
-            Kind::CFunction | Kind::Module | Kind::Rebuilt => Ok(()),
+            Kind::CFunction | Kind::Module | Kind::Rebuilt | Kind::Shared => Ok(()),
         }
     }
 

@@ -8,7 +8,7 @@ use std::mem;
 use mlua::{Function, Lua, Table, Value};
 
 use super::transfer::{HAS_INTEGERS, Kind, MAX_REBUILDS, Objects, Tag, Transfer, words};
-use crate::worker::Message;
+use crate::worker::{Handle, Message};
 
 /// Why values cannot cross, and where among them the reason lies.
 #[derive(Debug, PartialEq, Eq)]
@@ -100,6 +100,8 @@ struct Encoder<'a> {
     /// In which function, and at which index, each upvalue was sent that several may share.
     upvalues: HashMap<*const c_void, (u32, u32)>,
     heads: Vec<u8>,
+    /// What crosses by reference.
+    handles: Vec<Handle>,
     /// The part of the message that is being written: the values, or the bodies.
     out: Vec<u8>,
     owner: Owner,
@@ -122,6 +124,7 @@ impl<'a> Encoder<'a> {
             modules: HashMap::new(),
             upvalues: HashMap::new(),
             heads: Vec::new(),
+            handles: Vec::new(),
             out: Vec::new(),
             owner: Owner::Value(1),
             rebuilds,
@@ -205,9 +208,18 @@ impl<'a> Encoder<'a> {
                 Ok(Kind::Function)
             }
             other => {
+                if let Some(handle) = (self.transfer.to_handle)(other) {
+                    self.heads.push(Kind::Shared as u8);
+                    self.heads.extend((self.handles.len() as u32).to_le_bytes());
+                    self.handles.push(handle);
+                    return Ok(Kind::Shared);
+                }
                 let message = self.rebuilt(other)?;
                 self.heads.push(Kind::Rebuilt as u8);
-                push_bytes(&mut self.heads, &message);
+                // The handles of the inner message follow those that are there.
+                self.heads.extend((self.handles.len() as u32).to_le_bytes());
+                push_bytes(&mut self.heads, &message.bytes);
+                self.handles.extend(message.handles);
                 Ok(Kind::Rebuilt)
             }
         }
@@ -246,7 +258,7 @@ impl<'a> Encoder<'a> {
                 let function = self.objects.function(number).map_err(without_step)?;
                 self.function(number, &function)
             }
-            Kind::CFunction | Kind::Module | Kind::Rebuilt => Ok(()),
+            Kind::CFunction | Kind::Module | Kind::Rebuilt | Kind::Shared => Ok(()),
         }
     }
 
@@ -363,7 +375,7 @@ impl<'a> Encoder<'a> {
         message.extend((count as u32).to_le_bytes());
         message.extend(values);
         message.extend(self.out);
-        message
+        Message { bytes: message, handles: self.handles }
     }
 
     /// "argument #2.handlers[3], upvalue 'sock'": the way to what lies a step from an object.

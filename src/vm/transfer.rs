@@ -21,6 +21,8 @@ use std::ffi::c_void;
 
 use mlua::{Function, Lua, LuaString, Table, Value};
 
+use crate::worker::Handle;
+
 pub use super::decode::decode;
 pub use super::encode::encode;
 
@@ -82,14 +84,18 @@ pub enum Kind {
     CFunction,
     /// A loaded module: the name that `require` is called with, and the type of the module. No body.
     Module,
-    /// What a function of the sender makes on the other side: a message with the function and its arguments. No body.
+    /// What a function of the sender makes on the other side: the index of the first of its handles, 4 bytes, and a
+    /// message with the function and its arguments. No body.
     Rebuilt,
+    /// What crosses by reference: the index of its handle, 4 bytes. No body.
+    Shared,
 }
 
 impl Kind {
     /// The kind of a byte of a message.
     pub fn of(byte: u8) -> Option<Kind> {
-        const KINDS: [Kind; 5] = [Kind::Table, Kind::Function, Kind::CFunction, Kind::Module, Kind::Rebuilt];
+        const KINDS: [Kind; 6] =
+            [Kind::Table, Kind::Function, Kind::CFunction, Kind::Module, Kind::Rebuilt, Kind::Shared];
         KINDS.get(usize::from(byte)).copied()
     }
 }
@@ -178,6 +184,12 @@ impl Objects {
 /// A module, and a field in it.
 type FieldName = (Vec<u8>, Vec<u8>);
 
+/// Gives the handle of a userdata of ours that crosses by reference.
+pub type ToHandle = fn(&Value) -> Option<Handle>;
+
+/// Makes the userdata of a handle.
+pub type FromHandle = fn(&Lua, Handle) -> mlua::Result<Value>;
+
 /// What a VM needs to take values apart and to put them together, found once: programs change their globals.
 #[derive(Debug)]
 pub struct Transfer {
@@ -200,13 +212,17 @@ pub struct Transfer {
     loaded: Option<Table>,
     /// The table of globals.
     pub globals: Table,
+    /// See [`ToHandle`].
+    pub to_handle: ToHandle,
+    /// See [`FromHandle`].
+    pub from_handle: FromHandle,
     /// The module and the field in which a C function was found.
     names: RefCell<HashMap<*const c_void, FieldName>>,
 }
 
 impl Transfer {
     /// That of a Lua state.
-    pub fn new(lua: &Lua) -> mlua::Result<Self> {
+    pub fn new(lua: &Lua, to_handle: ToHandle, from_handle: FromHandle) -> mlua::Result<Self> {
         let globals = lua.globals();
         let debug: Option<Table> = globals.raw_get("debug")?;
         let field = |name| debug.as_ref().map_or(Ok(None), |debug| debug.raw_get::<Option<Function>>(name));
@@ -223,6 +239,8 @@ impl Transfer {
             require: globals.raw_get("require")?,
             loaded: package.map_or(Ok(None), |package| package.raw_get("loaded"))?,
             globals,
+            to_handle,
+            from_handle,
             names: RefCell::default(),
         })
     }

@@ -2,13 +2,26 @@
 
 use std::sync::{Arc, Weak};
 
+use super::shared::Handle;
 use crate::runtime::CompletionQueue;
 
 /// What tells the jobs of a VM apart.
 pub type JobNumber = u64;
 
 /// Values in the form in which they cross between VMs.
-pub type Message = Vec<u8>;
+#[derive(Clone, Debug, Default)]
+pub struct Message {
+    /// The values: see the layer above.
+    pub bytes: Vec<u8>,
+    /// What they share with the sender; the bytes refer to these by their index.
+    pub handles: Vec<Handle>,
+}
+
+impl From<Vec<u8>> for Message {
+    fn from(bytes: Vec<u8>) -> Self {
+        Message { bytes, handles: Vec::new() }
+    }
+}
 
 /// What a worker VM must have in common with the one that sent the job.
 #[derive(Debug, PartialEq, Eq)]
@@ -29,7 +42,7 @@ pub struct Request {
 }
 
 /// What a job ended with.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Debug)]
 pub enum Outcome {
     /// The results of the function.
     Done(Message),
@@ -38,7 +51,7 @@ pub enum Outcome {
 }
 
 /// Why a job has no results.
-#[derive(Debug, Default, PartialEq, Eq)]
+#[derive(Debug, Default)]
 pub struct Failure {
     /// `"error"`: the function raised it; `"lost"`: the worker died.
     pub kind: &'static str,

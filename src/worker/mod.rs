@@ -5,6 +5,8 @@
 
 pub mod job;
 pub mod pool;
+pub mod shared;
 
 pub use job::{Completion, Environment, Executor, Failure, JobNumber, Message, Outcome, Reply, Request};
 pub use pool::Pool;
+pub use shared::Handle;

@@ -85,6 +85,15 @@ local scope = once(function()
   return load_part("scope.lua", check, errors, wait, outcome, waiters, timer, task(), awaitable)
 end)
 
+local shared = once(function()
+  return load_part("shared.lua", native, check, wait, compat)
+end)
+
+local shared_mutex = once(function()
+  local protected_call = nested().pcall
+  return load_part("shared_mutex.lua", native, check, wait, waiters, outcome, loop, task(), protected_call)
+end)
+
 --- Loads the tasks, which bring their own `start`.
 function loop.start(...)
   return task().start(...)
@@ -160,6 +169,11 @@ local makers = {
   event = function()
     return load_part("event.lua", check, wait, waiters)
   end,
+  shared = function()
+    local fields = public(shared(), "atomic", "buffer", "table")
+    fields.mutex = native.new_mutex
+    return fields
+  end,
   queue = function()
     return load_part("queue.lua", check, errors, wait, waiters, fifo)
   end,
@@ -175,6 +189,13 @@ setmetatable(scheduler, {
   end,
 })
 
-return scheduler, function(...)
+local function run_job(...)
   return load_part("worker.lua", compat, errors, outcome, loop)(...)
 end
+
+--- The fields of the metatable of what VMs share.
+local function load_class(name)
+  return name == "mutex" and shared_mutex() or shared().classes[name]
+end
+
+return scheduler, run_job, load_class

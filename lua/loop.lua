@@ -294,7 +294,7 @@ end
 
 local function settle_completion(number, ...)
   if number == nil then return false end
-  loop.settle(number, ...)
+  if number < 0 then loop.woken(-number) else loop.settle(number, ...) end
   return true
 end
 
@@ -445,6 +445,7 @@ function loop.discard()
     end
   end
   fifo.clear(deferred)
+  if loop.discard_places then loop.discard_places() end
   wait.discard()
 end
 

@@ -56,6 +56,7 @@
 ---@field jobs_pending integer Jobs whose outcome is still to come.
 ---@field jobs_sent integer Jobs that were sent from this Lua state.
 ---@field workers integer Worker threads that were started in this process, by all Lua states of it.
+---@field shared integer Atomics, buffers, tables and mutexes of `scheduler.shared` that this process has.
 ---@field errors integer Errors that went to the error handler.
 
 ---Anything that `await` can wait for: a promise, or an object with a method `andThen`, `then_` or `await`.
@@ -922,5 +923,176 @@ scheduler.parallel = {}
 ---@param ... any
 ---@return scheduler.Job
 function scheduler.parallel.run(fn, ...) end
+
+-- Shared memory ---------------------------------------------------------------------------------------------------
+
+---What all Lua states of the process have in common: these cross to workers and back by reference, alone, in tables, as
+---upvalues and in shared tables, and are the same ones (`==`) wherever they arrive. Each is freed with the last that
+---refers to it; a shared table that holds itself, never. A forked process has copies of its own.
+---@class scheduler.shared
+scheduler.shared = {}
+
+---A whole number: of 64 bits, or of 53 where Lua has floats only. Each method is one step that no other can interrupt.
+---All raise for what is no whole number.
+---@class scheduler.shared.Atomic
+local Atomic = {}
+
+---@param value? integer 0 unless given.
+---@return scheduler.shared.Atomic
+function scheduler.shared.atomic(value) end
+
+---@return integer
+function Atomic:get() end
+
+---@param value integer
+function Atomic:set(value) end
+
+---Adds, and returns the new number (JavaScript's `Atomics.add` returns the former one). Integers wrap around; where Lua
+---has floats only, it raises if the sum would have more than 53 bits.
+---@param number integer
+---@return integer new
+function Atomic:add(number) end
+
+---Subtracts, and returns the new number. As `add`.
+---@param number integer
+---@return integer new
+function Atomic:sub(number) end
+
+---Sets the number, and returns the former one.
+---@param value integer
+---@return integer former
+function Atomic:swap(value) end
+
+---Sets the number if it is `expected`.
+---@param expected integer
+---@param value integer
+---@return boolean exchanged
+---@return integer found The number before.
+function Atomic:compare_exchange(expected, value) end
+
+---@alias scheduler.shared.Element "i8"|"u8"|"i16"|"u16"|"i32"|"u32"|"i64"|"u64"|"f32"|"f64"
+
+---An array of numbers, from position 1 on. All may read and write at once: a reader gets a whole element, which some
+---state has written; of several elements, in no order. All methods raise for positions outside of it and for numbers
+---that the type does not hold; floats are rounded. Of "i64" and "u64" only what Lua's numbers tell from each other can
+---be set.
+---@class scheduler.shared.Buffer
+---@operator len: integer
+local Buffer = {}
+
+---So many zeroes. Raises if there is not enough memory.
+---@param type scheduler.shared.Element
+---@param length integer
+---@return scheduler.shared.Buffer
+function scheduler.shared.buffer(type, length) end
+
+---@param index integer
+---@return number
+function Buffer:get(index) end
+
+---@param index integer
+---@param value number
+function Buffer:set(index, value) end
+
+---Sets all elements, or those of a part.
+---@param value number
+---@param from? integer 1 unless given.
+---@param to? integer The length unless given.
+function Buffer:fill(value, from, to) end
+
+---Copies elements of another buffer of the same type, or of this one, or those whose bytes a string has. Raises if they
+---do not fit.
+---@param source scheduler.shared.Buffer|string
+---@param at? integer Where to; 1 unless given.
+---@param from? integer The first element of `source`; 1 unless given.
+---@param to? integer The last one; that of `source` unless given.
+function Buffer:copy(source, at, from, to) end
+
+---A part of the buffer, in the same memory.
+---@param from? integer 1 unless given.
+---@param to? integer The length unless given.
+---@return scheduler.shared.Buffer
+function Buffer:slice(from, to) end
+
+---The bytes of the elements, in the order of this machine.
+---@param from? integer 1 unless given.
+---@param to? integer The length unless given.
+---@return string
+function Buffer:tostring(from, to) end
+
+---The address of the first element, for `ffi.cast` of LuaJIT. It is valid as long as there is a buffer with this memory:
+---keep one.
+---@return lightuserdata
+function Buffer:pointer() end
+
+---@alias scheduler.shared.Key string|number|boolean
+
+---Keys and values. A value is whatever crosses to a worker, and each `get` gives a copy; what is shared itself, by
+---reference. All methods raise for other keys.
+---@class scheduler.shared.Table
+---@operator len: integer
+local Table = {}
+
+---@return scheduler.shared.Table
+function scheduler.shared.table() end
+
+---@param key scheduler.shared.Key
+---@return any
+function Table:get(key) end
+
+---Sets a value; nil deletes it. Raises if the value cannot cross.
+---@param key scheduler.shared.Key
+---@param value any
+function Table:set(key, value) end
+
+---Sets the value to what `fn` returns for it, while nobody else can change it; others get the old value meanwhile. If
+---`fn` raises, the value stays, and the error goes on.
+---
+---Who wants to change the entry blocks its thread until `fn` is done. So `fn` should be short. If it waits, or changes
+---any shared table, that raises.
+---@param key scheduler.shared.Key
+---@param fn fun(value: any): any Nil for a key without a value; if it returns nil, the key is deleted.
+---@return any value The new value.
+function Table:update(key, fn) end
+
+---@param key scheduler.shared.Key
+---@return boolean was_there
+function Table:delete(key) end
+
+---The keys, in no order.
+---@return scheduler.shared.Key[]
+function Table:keys() end
+
+---A mutex between all Lua states: one task at a time, first come, first served. To wait suspends the task, or turns the
+---loop on the main thread. A job that ends lets go what it holds, and so does a Lua state that closes.
+---@class scheduler.shared.Mutex
+local SharedMutex = {}
+
+---@return scheduler.shared.Mutex
+function scheduler.shared.mutex() end
+
+---Locks the mutex, and waits until it can. False and "timeout" if that takes too long. Raises if the task has locked it
+---already.
+---@param seconds? number
+---@return boolean locked
+---@return "timeout"? reason
+function SharedMutex:lock(seconds) end
+
+---Locks the mutex if nobody has.
+---@return boolean locked
+function SharedMutex:try_lock() end
+
+---Unlocks the mutex. Raises if it is not locked, or not by this task.
+function SharedMutex:unlock() end
+
+---@return boolean
+function SharedMutex:is_locked() end
+
+---Calls `fn(...)` with the mutex locked, and unlocks it however that ends: also when the task is cancelled.
+---@generic R
+---@param fn fun(...: any): R
+---@param ... any
+---@return R
+function SharedMutex:with(fn, ...) end
 
 return scheduler

@@ -13,5 +13,5 @@ pub fn add(natives: &Natives) -> Result<()> {
         vm.engine.borrow_mut().clock.set_target(ahead)
     })?;
     natives.add("clock_step", |_, vm, ()| vm.engine.borrow_mut().step_clock())?;
-    natives.add("is_due", |_, vm, ()| vm.engine.borrow().is_due())
+    natives.add("is_due", |_, vm, ()| vm.engine.borrow().is_due() || vm.has_completions())
 }

@@ -31,9 +31,9 @@ pub fn workers() -> usize {
     POOL.get().map_or(0, Pool::workers)
 }
 
-/// Parks the Lua thread. In a worker, while its job waits for jobs of its own, another worker takes its place.
+/// Parks the Lua thread. In a worker, while its job waits for other threads, another worker takes its place.
 pub fn park(vm: &Vm) -> std::io::Result<()> {
-    match vm.is_worker.get() && vm.jobs_in_flight() > 0 {
+    match vm.is_worker.get() && vm.waits_for_others() {
         true => pool().while_blocked(|| vm.park()),
         false => vm.park(),
     }
@@ -95,13 +95,15 @@ pub fn package(lua: &Lua) -> Result<Option<Table>> {
     lua.globals().raw_get("package")
 }
 
-/// The job's number and true and the list of its results, or false and the kind, message, traceback and value of its error.
+/// The job's number and true and the list of its results, or false and the kind, message, traceback and value of its
+/// error. Of a place that need not wait any more, the number, negative.
 fn values_of(lua: &Lua, transfer: &Transfer, completion: Completion) -> Result<MultiValue> {
     let results = match completion.outcome {
         Outcome::Done(message) => {
             decode(lua, transfer, &message).and_then(|results| (true, results).into_lua_multi(lua))
         }
         Outcome::Failed(failure) => failure_values(lua, transfer, failure),
+        Outcome::Woken => return (-(completion.number as i64)).into_lua_multi(lua),
     };
     let mut values = results.or_else(|error| {
         let message = format!("the outcome of the job cannot be taken: {}", words(&error));

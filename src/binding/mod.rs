@@ -25,7 +25,7 @@ use crate::vm::transfer::Transfer;
 const REGISTRY_NAME: &str = "scheduler.module";
 
 /// The Lua parts of the module, by their file names in `lua/`.
-const PARTS: [(&str, &str); 27] = [
+const PARTS: [(&str, &str); 29] = [
     ("awaitable.lua", include_str!("../../lua/awaitable.lua")),
     ("check.lua", include_str!("../../lua/check.lua")),
     ("clock.lua", include_str!("../../lua/clock.lua")),
@@ -48,6 +48,8 @@ const PARTS: [(&str, &str); 27] = [
     ("queue.lua", include_str!("../../lua/queue.lua")),
     ("scope.lua", include_str!("../../lua/scope.lua")),
     ("semaphore.lua", include_str!("../../lua/semaphore.lua")),
+    ("shared.lua", include_str!("../../lua/shared.lua")),
+    ("shared_mutex.lua", include_str!("../../lua/shared_mutex.lua")),
     ("task.lua", include_str!("../../lua/task.lua")),
     ("timer.lua", include_str!("../../lua/timer.lua")),
     ("wait.lua", include_str!("../../lua/wait.lua")),
@@ -80,7 +82,7 @@ fn load(lua: &Lua) -> Result<Loaded> {
     timer::add(&natives)?;
     clock::add(&natives)?;
     job::add(&natives, &transfer)?;
-    shared::add(&natives)?;
+    shared::add(&natives, &transfer)?;
     #[cfg(feature = "fuzz")]
     fuzz::add(lua, &transfer)?;
     raw::guard_functions(lua, &natives.vm, &natives.table)?;
@@ -94,7 +96,8 @@ fn load(lua: &Lua) -> Result<Loaded> {
         chunk(lua, &name, source)?.call::<mlua::Value>(arguments)
     })?;
     let init = chunk(lua, "init.lua", include_str!("../../lua/init.lua"))?;
-    let (module, run_job): (Table, Function) = init.call((&natives.table, load_part))?;
+    let (module, run_job, load_class): (Table, Function, Function) = init.call((&natives.table, load_part))?;
+    shared::set_classes(lua, load_class)?;
     lua.set_named_registry_value(REGISTRY_NAME, &module)?;
     Ok(Loaded { module, run_job, transfer, vm: natives.vm })
 }

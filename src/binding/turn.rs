@@ -9,6 +9,7 @@ use super::{Natives, job};
 use crate::engine::clock::NANOS_PER_MS;
 use crate::engine::{Origin, Work};
 use crate::vm::Vm;
+use crate::worker::shared;
 
 /// The kinds of work, as `lua/loop.lua` knows them.
 const ONCE: i64 = 1;
@@ -79,5 +80,6 @@ fn stats(table: Table, vm: &Vm) -> Result<Table> {
     table.raw_set("jobs_pending", vm.jobs_in_flight())?;
     table.raw_set("jobs_sent", vm.jobs_sent())?;
     table.raw_set("workers", job::workers())?;
+    table.raw_set("shared", shared::count())?;
     Ok(table)
 }

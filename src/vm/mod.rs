@@ -6,6 +6,7 @@
 pub mod decode;
 pub mod encode;
 pub mod origin;
+pub mod places;
 pub mod state;
 pub mod transfer;
 
@@ -18,8 +19,9 @@ use std::time::{Duration, Instant};
 
 use crate::engine::{Delay, Engine, Id, Nanos, Origin, Repeat, Slot, Work};
 use crate::runtime::{CompletionQueue, Reactor, WakeDescriptor};
-use crate::worker::{Completion, JobNumber, Reply};
+use crate::worker::{Completion, JobNumber, Outcome, Reply, Waker};
 use origin::Origins;
+use places::Places;
 
 /// A park takes several microseconds of work. Timers that were set in a row are due in a row, microseconds apart: those
 /// of this span (ns) share one wake-up.
@@ -34,6 +36,8 @@ pub struct Vm {
     pub origins: RefCell<Origins>,
     /// Whether the state is a worker's.
     pub is_worker: Cell<bool>,
+    /// What is locked, or waited for, between VMs.
+    pub places: Places,
     process: RefCell<Process>,
     /// Completions that were taken from the queue and not handed to Lua yet.
     taken: RefCell<VecDeque<Completion>>,
@@ -83,6 +87,7 @@ impl Vm {
             engine: RefCell::default(),
             origins: RefCell::default(),
             is_worker: Cell::new(false),
+            places: Places::default(),
             process: RefCell::new(Process::new()),
             taken: RefCell::default(),
             fired: Cell::default(),
@@ -96,7 +101,7 @@ impl Vm {
     /// Begins a turn.
     pub fn begin_turn(&self, budget: Option<Nanos>) -> Began {
         // Otherwise nothing in this process could have come from a parent's turn, and the next park looks anyway.
-        if self.is_embedded.get() || self.jobs_in_flight.get() > 0 {
+        if self.is_embedded.get() || self.waits_for_others() {
             self.leave_parent_process();
             let process = self.process.borrow();
             if let Some(descriptor) = &process.descriptor {
@@ -139,16 +144,35 @@ impl Vm {
         self.fired.get()
     }
 
+    /// Whether something has come from other threads, for the next turn.
+    pub fn has_completions(&self) -> bool {
+        self.waits_for_others() && !self.process.borrow().completions.is_empty()
+    }
+
     /// The next completion of this turn.
     pub fn next_completion(&self) -> Option<Completion> {
         let completion = self.taken.borrow_mut().pop_front()?;
-        self.jobs_in_flight.set(self.jobs_in_flight.get().saturating_sub(1));
+        match completion.outcome {
+            Outcome::Woken => self.places.woken(completion.number),
+            _ => self.withdraw_job(),
+        }
         Some(completion)
     }
 
     /// Whether something is left that will, or could, make work.
     pub fn is_alive(&self) -> bool {
-        self.jobs_in_flight.get() > 0 || self.has_lost_jobs() || self.engine.borrow().is_alive()
+        self.waits_for_others() || self.has_lost_jobs() || self.engine.borrow().is_alive()
+    }
+
+    /// Whether something is to come from other threads.
+    pub fn waits_for_others(&self) -> bool {
+        self.jobs_in_flight.get() > 0 || self.places.is_waiting()
+    }
+
+    /// What tells this VM that one of its places need not wait any more.
+    pub fn new_waker(&self) -> Waker {
+        self.leave_parent_process();
+        Waker::new(&self.process.borrow().completions)
     }
 
     /// Sleeps until the next deadline or completion.
@@ -249,8 +273,9 @@ impl Vm {
         self.jobs_sent.get()
     }
 
-    /// Forgets all timers and waits; time and counters go on.
+    /// Forgets all timers and waits, and leaves all places; time and counters go on.
     pub fn discard(&self) {
+        self.places.leave_all();
         self.engine.borrow_mut().discard();
     }
 
@@ -264,6 +289,7 @@ impl Vm {
         // Nor is the queue touched, whose lock a thread of the parent may have held at the moment of the fork.
         std::mem::forget(std::mem::replace(&mut *process, Process::new()));
         self.taken.borrow_mut().clear();
+        self.places.forget_waits();
         if self.jobs_in_flight.replace(0) > 0 {
             self.lost_jobs.set(Some(self.jobs_sent.get()));
         }
@@ -285,5 +311,7 @@ impl Drop for Vm {
         self.leave_parent_process();
         // Workers notice that nobody waits for their jobs: queued ones are not begun.
         self.process.borrow().completions.close();
+        // After that, so that nothing is handed to this VM any more.
+        self.places.leave_all();
     }
 }

@@ -3,6 +3,7 @@
 use std::sync::{Arc, Weak};
 
 use super::shared::Handle;
+use super::shared::mutex::Place;
 use crate::runtime::CompletionQueue;
 
 /// What tells the jobs of a VM apart.
@@ -48,6 +49,8 @@ pub enum Outcome {
     Done(Message),
     /// Its error.
     Failed(Failure),
+    /// No job has ended: what a place was waiting for is there. See [`Waker`].
+    Woken,
 }
 
 /// Why a job has no results.
@@ -70,6 +73,24 @@ pub struct Completion {
     pub number: JobNumber,
     /// What it ended with.
     pub outcome: Outcome,
+}
+
+/// Tells a VM that a place (see `shared/mutex.rs`) need not wait any more.
+#[derive(Debug)]
+pub struct Waker(Weak<CompletionQueue<Completion>>);
+
+impl Waker {
+    /// That of the VM that takes from `completions`.
+    pub fn new(completions: &Arc<CompletionQueue<Completion>>) -> Self {
+        Waker(Arc::downgrade(completions))
+    }
+
+    /// Tells it; false if the VM is closed.
+    pub fn wake(&self, place: Place) -> bool {
+        let Some(completions) = self.0.upgrade().filter(|completions| !completions.is_closed()) else { return false };
+        completions.post(Completion { number: place, outcome: Outcome::Woken });
+        true
+    }
 }
 
 /// Runs requests on the thread that made it.

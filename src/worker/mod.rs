@@ -7,6 +7,6 @@ pub mod job;
 pub mod pool;
 pub mod shared;
 
-pub use job::{Completion, Environment, Executor, Failure, JobNumber, Message, Outcome, Reply, Request};
+pub use job::{Completion, Environment, Executor, Failure, JobNumber, Message, Outcome, Reply, Request, Waker};
 pub use pool::Pool;
 pub use shared::Handle;

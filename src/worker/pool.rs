@@ -179,7 +179,7 @@ mod tests {
     fn results(outcomes: Vec<Outcome>) -> Vec<Vec<u8>> {
         let result = |outcome| match outcome {
             Outcome::Done(message) => message.bytes,
-            Outcome::Failed(failure) => panic!("{failure:?}"),
+            other => panic!("{other:?}"),
         };
         outcomes.into_iter().map(result).collect()
     }

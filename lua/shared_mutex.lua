@@ -1,0 +1,153 @@
+-- Mutexes between VMs: one task at a time, of all VMs, first come, first served.
+--
+-- Who holds a mutex or waits for it has a place there, a number (see src/worker/shared/mutex.rs). One that waits is in
+-- a list of waiters like any other; whoever takes its node out of the list before it was woken gives up its place.
+
+local native, check, wait, waiters, outcome, loop, task, protected_call = ...
+
+local error, type = error, type
+local WAKE = wait.WAKE
+
+local Mutex = { __name = "scheduler.shared.mutex" }
+Mutex.__index = Mutex
+
+local nodes = {} -- those that wait, by their places
+local holds = {} -- what this VM holds, by the mutex: the place, and the task in `owner`
+
+local function refuse_self(self, name)
+  check.raise(("calling '%s' on bad self (mutex expected, got %s)"):format(name, type(self)))
+end
+
+-- The list of all that wait here. Who goes on otherwise after it was woken gives up the place.
+local list = waiters.new(native.mutex_leave)
+local take_out = list.remove
+
+function list.remove(node)
+  take_out(node)
+  nodes[node.place] = nil
+  if not node.is_held then native.mutex_leave(node.place) end
+end
+
+--- Wakes who waits at a place: it holds the mutex now.
+function loop.woken(place)
+  local node = nodes[place]
+  if not node then return end
+  node.is_held = true
+  wait.leave(node)
+  node.woken, node.value = true, place
+  wait.make_ready(node)
+end
+
+--- When a job has ended, whose places were left.
+function loop.discard_places()
+  nodes, holds = {}, {}
+end
+
+local function hold(self, place)
+  holds[self] = { place = place, owner = task.current() }
+  return true
+end
+
+--- Waits for the mutex; what `waiters.wait` returns.
+local function wait_for(self, seconds, node)
+  -- Before a place is taken: this raises where one cannot wait.
+  wait.current()
+  local place, is_held = native.mutex_lock(self)
+  node.place = place
+  if is_held then
+    node.woken, node.value = true, place
+    return WAKE
+  end
+  nodes[place] = node
+  return waiters.wait(list, seconds, node)
+end
+
+--- Locks the mutex if nobody has.
+local function try_lock(self, name)
+  local place = native.mutex_try_lock(self)
+  if place then return hold(self, place) end
+  if native.mutex_is_locked(self) == nil then refuse_self(self, name) end
+  return false
+end
+
+local function refuse_twice(self)
+  local held = holds[self]
+  if held and held.owner == task.current() then check.raise("the mutex is locked by this task already") end
+end
+
+local function locked(self, node, ...)
+  if (...) ~= WAKE then return ... end
+  if not node.woken then return false, "timeout" end
+  return hold(self, node.value)
+end
+
+--- Locks the mutex, and waits until that can be. False and "timeout" if it takes longer than `seconds`.
+function Mutex:lock(seconds)
+  check.timeout(seconds, 1, "lock")
+  if try_lock(self, "lock") then return true end
+  refuse_twice(self)
+  local node = {}
+  return locked(self, node, wait_for(self, seconds, node))
+end
+
+--- Locks the mutex if nobody has.
+function Mutex:try_lock()
+  return try_lock(self, "try_lock")
+end
+
+--- Hands the mutex to the one that waits for the longest, if any does.
+local function unlock(self, held)
+  holds[self] = nil
+  native.mutex_leave(held.place)
+end
+
+--- Unlocks the mutex.
+function Mutex:unlock()
+  local held = holds[self]
+  if held and held.owner == task.current() then return unlock(self, held) end
+  local is_locked = native.mutex_is_locked(self)
+  if is_locked == nil then refuse_self(self, "unlock") end
+  if not is_locked then check.raise("the mutex is not locked") end
+  check.raise("the mutex is locked by " .. (held and outcome.describe(held.owner) or "another VM or task"))
+end
+
+function Mutex:is_locked()
+  local is_locked = native.mutex_is_locked(self)
+  if is_locked == nil then refuse_self(self, "is_locked") end
+  return is_locked
+end
+
+--- Unlocks the mutex if this task still holds it.
+local function let_go(self, owner)
+  local held = holds[self]
+  if held and held.owner == owner then unlock(self, held) end
+end
+
+local function finish(self, owner, clean_up, ok, ...)
+  if task.pop_clean_up(owner, clean_up) then let_go(self, owner) end
+  if not ok then error((...), 0) end
+  return ...
+end
+
+--- Runs `fn(...)` with the mutex locked, and unlocks it however that ends.
+function Mutex:with(fn, ...)
+  check.callable(fn, 1, "with")
+  if not try_lock(self, "with") then
+    refuse_twice(self)
+    local node = {}
+    if wait_for(self, nil, node) ~= WAKE then check.raise("resumed by hand while it waited for the mutex") end
+    hold(self, node.value)
+  end
+  local owner = task.current()
+  local function clean_up()
+    let_go(self, owner)
+  end
+  task.push_clean_up(owner, clean_up)
+  return finish(self, owner, clean_up, protected_call(fn, ...))
+end
+
+function Mutex:__tostring()
+  return Mutex.is_locked(self) and "mutex, locked" or "mutex"
+end
+
+return Mutex

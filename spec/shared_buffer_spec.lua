@@ -285,7 +285,7 @@ describe("a shared buffer", function()
   it("is collected in time although Lua does not see its size", function()
     memory.collect()
     local before, most = scheduler.stats().shared, 0
-    for _ = 1, 60 do
+    for _ = 1, 30 do
       shared.buffer("u8", 8 * 1024 * 1024)
       most = math.max(most, scheduler.stats().shared - before)
     end

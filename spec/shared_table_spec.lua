@@ -399,7 +399,7 @@ describe("the memory of a shared table", function()
   it("is freed however deep tables lie in tables", function()
     local result = child.script([[
       local outer = scheduler.shared.table()
-      for _ = 1, 100000 do
+      for _ = 1, 50000 do
         local next_one = scheduler.shared.table()
         next_one:set("inner", outer)
         outer = next_one

@@ -21,10 +21,20 @@ end
 -- How many of the jobs of `collect` have begun. Made once, so that it does not count as something new.
 local begun = scheduler.shared.atomic(0)
 
+--- Lets those workers end that stood in for others; returns how many are left.
+local function settle()
+  local before
+  repeat
+    before = scheduler.stats().workers
+    workers.run(2 * before, function() end)
+  until scheduler.stats().workers == before
+  return before
+end
+
 --- Frees what workers still have of earlier jobs: collects in each of them. Each job waits for the others, so no worker
 --- runs two.
 function workers.collect()
-  local count = scheduler.stats().workers
+  local count = settle()
   local all = begun:get() + count
   workers.run(count, function()
     local inner = require("scheduler")
@@ -33,8 +43,11 @@ function workers.collect()
     while begun:get() < all and os.time() < deadline do
       inner.task.wait(0.001)
     end
-    collectgarbage()
-    collectgarbage()
+    -- Compiled code may refer to what it was compiled for.
+    if jit then jit.flush() end
+    for _ = 1, 3 do
+      collectgarbage()
+    end
   end)
 end
 

@@ -185,7 +185,8 @@ describe("a shared atomic", function()
     end)()
     workers.collect()
     memory.collect()
-    assert.are.equal(before, scheduler.stats().shared)
+    -- What an earlier test has left on a stack may go meanwhile.
+    assert.is_true(scheduler.stats().shared <= before)
   end)
 
   it("outlives the job that made it", function()

@@ -279,7 +279,8 @@ describe("a shared buffer", function()
     assert.are.equal(0, part:get(1))
     part = nil -- luacheck: ignore 311
     memory.collect()
-    assert.are.equal(before, scheduler.stats().shared)
+    -- What an earlier test has left on a stack may go meanwhile.
+    assert.is_true(scheduler.stats().shared <= before)
   end)
 
   it("is collected in time although Lua does not see its size", function()

@@ -426,7 +426,8 @@ describe("a shared mutex between VMs", function()
     end)()
     workers.collect()
     memory.collect()
-    assert.are.equal(before, scheduler.stats().shared)
+    -- What an earlier test has left on a stack may go meanwhile.
+    assert.is_true(scheduler.stats().shared <= before)
   end)
 
   it("is let go by a Lua state that closes, whether it holds it or waits", function()

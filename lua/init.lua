@@ -81,6 +81,13 @@ promise_list = once(function()
   return load_part("promise_list.lua", native, compat, check, promise(), awaitable(), promise_error())
 end)
 
+--- The class of promises. Whatever gives a program a promise has to load it, for the methods.
+local promise_class = once(function()
+  return load_part(
+    "promise_class.lua", native, compat, check, timer, task(), promise(), promise_list(), awaitable(), promise_error()
+  )
+end)
+
 local scope = once(function()
   return load_part("scope.lua", check, errors, wait, outcome, waiters, timer, task(), awaitable)
 end)
@@ -114,23 +121,22 @@ local makers = {
     return load_part("clock.lua", native, check, loop)
   end,
   parallel = function()
+    promise_class()
     return public(load_part("parallel.lua", native, compat, check, errors, loop, promise()), "run")
   end,
-  Promise = function()
-    return load_part(
-      "promise_class.lua", native, compat, check, timer, task(), promise(), promise_list(), awaitable(), promise_error()
-    )
-  end,
+  Promise = promise_class,
   await = function()
     return awaitable().await
   end,
   async = function()
+    promise_class()
     local make = promise().async
     return function(fn)
       return make(fn, "async")
     end
   end,
   promisify = function()
+    promise_class()
     return load_part("promisify.lua", native, compat, check, promise())
   end,
   interval = function()

@@ -49,7 +49,7 @@ function Maker:table()
   end
   for _ = 1, random(0, 3) do
     local key = self:key()
-    if key == key and key ~= nil then rawset(new, key, self:value()) end
+    if key == key and key ~= nil and key ~= "id" then rawset(new, key, self:value()) end
   end
   if random(4) == 1 then setmetatable(new, random(2) == 1 and self.tables[random(#self.tables)] or self:table()) end
   return new

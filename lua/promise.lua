@@ -282,6 +282,7 @@ end
 
 local function resolve_with_object(self, object, ...)
   if getmetatable(object) == Promise then return adopt(self, object) end
+  if self.status ~= STARTED then return end
   if type(object) == "table" and getmetatable(object) == nil and object.andThen == nil and object.then_ == nil then
     return fulfil(self, ...)
   end

@@ -2,7 +2,7 @@
 
 local native, load_part = ...
 
-local ipairs, pairs, setmetatable = ipairs, pairs, setmetatable
+local ipairs, pairs, setmetatable, type = ipairs, pairs, setmetatable, type
 
 local compat = load_part("compat.lua")
 local check = load_part("check.lua", compat)
@@ -185,12 +185,26 @@ local makers = {
   end,
 }
 
+--- Notes the name of a field, and of the functions in it: under that it crosses to workers, which have their own.
+local function note_name(name, field)
+  local names = native.own_names
+  if type(field) == "function" or type(field) == "table" then names[field] = name end
+  for key, value in pairs(type(field) == "table" and field or {}) do
+    if type(value) == "function" then names[value] = name .. "." .. key end
+  end
+end
+
+for name, field in pairs(scheduler) do
+  note_name(name, field)
+end
+
 setmetatable(scheduler, {
   __index = function(module, name)
     local make = makers[name]
     if not make then return nil end
     local field = make()
     module[name] = field
+    note_name(name, field)
     return field
   end,
 })

@@ -1009,3 +1009,26 @@ describe("in a sandbox", function()
     assert.are.equal("crossed\na C function that no loaded module has\n", result.out, result.err)
   end)
 end)
+
+describe("what the module itself gives", function()
+  it("crosses by its name, there and back", function()
+    local task, wait, Promise, clear = scheduler.task, scheduler.task.wait, scheduler.Promise, scheduler.clearTimeout
+    local same, results = await(run(function(list)
+      local inner = require("scheduler")
+      local same = task == inner.task and wait == inner.task.wait and Promise == inner.Promise
+      return same and clear == inner.clearTimeout and list[1] == inner.await, { inner.task.spawn, inner.run }
+    end, { await }))
+    assert.is_true(same)
+    assert.are.equal(task.spawn, results[1])
+    assert.are.equal(scheduler.run, results[2])
+  end)
+
+  it("works in a job as an upvalue", function()
+    local wait, Promise = scheduler.task.wait, scheduler.Promise
+    local sum = await(run(function(n)
+      wait()
+      return n + await(Promise.resolve(1))
+    end, 1))
+    assert.are.equal(2, sum)
+  end)
+end)

@@ -78,6 +78,7 @@ fn load(lua: &Lua) -> Result<Loaded> {
     let natives = Natives { lua, vm: Rc::new(Vm::new()), table: lua.create_table()? };
     let transfer = Rc::new(Transfer::new(lua, shared::to_handle, shared::from_handle)?);
     natives.table.raw_set("VERSION", env!("CARGO_PKG_VERSION"))?;
+    natives.table.raw_set("own_names", &transfer.own)?;
     turn::add(&natives)?;
     timer::add(&natives)?;
     clock::add(&natives)?;

@@ -84,6 +84,7 @@ impl<'a> Decoder<'a> {
                 let (name, kind) = (self.reader.bytes()?, self.reader.bytes()?);
                 self.module(name, kind)?
             }
+            Kind::Own => self.transfer.own_value(self.lua, self.reader.bytes()?)?,
             Kind::Rebuilt => self.rebuild()?,
             Kind::Shared => {
                 let index = self.reader.u32()? as usize;
@@ -151,7 +152,7 @@ impl<'a> Decoder<'a> {
                 let function = self.objects.function(number)?;
                 self.function(&function)
             }
-            Kind::CFunction | Kind::Module | Kind::Rebuilt | Kind::Shared => Ok(()),
+            Kind::CFunction | Kind::Module | Kind::Own | Kind::Rebuilt | Kind::Shared => Ok(()),
         }
     }
 

@@ -176,6 +176,11 @@ impl<'a> Encoder<'a> {
 
     /// Writes the head of an object.
     fn head(&mut self, value: &Value) -> Result<Kind, String> {
+        if let Some(name) = self.transfer.own_name(value).map_err(|error| words(&error))? {
+            self.heads.push(Kind::Own as u8);
+            push_bytes(&mut self.heads, &name.as_bytes());
+            return Ok(Kind::Own);
+        }
         match value {
             Value::Table(table) => {
                 let heads = &mut self.heads;
@@ -258,7 +263,7 @@ impl<'a> Encoder<'a> {
                 let function = self.objects.function(number).map_err(without_step)?;
                 self.function(number, &function)
             }
-            Kind::CFunction | Kind::Module | Kind::Rebuilt | Kind::Shared => Ok(()),
+            Kind::CFunction | Kind::Module | Kind::Own | Kind::Rebuilt | Kind::Shared => Ok(()),
         }
     }
 

@@ -84,6 +84,8 @@ pub enum Kind {
     CFunction,
     /// A loaded module: the name that `require` is called with, and the type of the module. No body.
     Module,
+    /// Something of this module's own, `task.wait` say: its name. No body.
+    Own,
     /// What a function of the sender makes on the other side: the index of the first of its handles, 4 bytes, and a
     /// message with the function and its arguments. No body.
     Rebuilt,
@@ -94,8 +96,8 @@ pub enum Kind {
 impl Kind {
     /// The kind of a byte of a message.
     pub fn of(byte: u8) -> Option<Kind> {
-        const KINDS: [Kind; 6] =
-            [Kind::Table, Kind::Function, Kind::CFunction, Kind::Module, Kind::Rebuilt, Kind::Shared];
+        const KINDS: [Kind; 7] =
+            [Kind::Table, Kind::Function, Kind::CFunction, Kind::Module, Kind::Own, Kind::Rebuilt, Kind::Shared];
         KINDS.get(usize::from(byte)).copied()
     }
 }
@@ -212,6 +214,8 @@ pub struct Transfer {
     loaded: Option<Table>,
     /// The table of globals.
     pub globals: Table,
+    /// The functions and tables of this module, with their names: `lua/init.lua` fills it.
+    pub own: Table,
     /// See [`ToHandle`].
     pub to_handle: ToHandle,
     /// See [`FromHandle`].
@@ -239,6 +243,7 @@ impl Transfer {
             require: globals.raw_get("require")?,
             loaded: package.map_or(Ok(None), |package| package.raw_get("loaded"))?,
             globals,
+            own: lua.create_table()?,
             to_handle,
             from_handle,
             names: RefCell::default(),
@@ -301,6 +306,23 @@ impl Transfer {
     pub fn is_module(&self, lua: &Lua, name: &[u8], address: *const c_void) -> mlua::Result<bool> {
         let Some(loaded) = &self.loaded else { return Ok(false) };
         Ok(loaded.raw_get::<Value>(lua.create_string(name)?)?.to_pointer() == address)
+    }
+
+    /// The name of something of this module's own.
+    pub fn own_name(&self, value: &Value) -> mlua::Result<Option<LuaString>> {
+        self.own.raw_get(value)
+    }
+
+    /// What this module has under a name.
+    pub fn own_value(&self, lua: &Lua, name: &[u8]) -> mlua::Result<Value> {
+        let mut value = self.module(lua, b"scheduler")?;
+        for part in name.split(|&byte| byte == b'.') {
+            value = match value {
+                Value::Table(table) => table.get(lua.create_string(part)?)?,
+                _ => Value::Nil,
+            };
+        }
+        Ok(value)
     }
 
     /// The value that `require` gives for a name.

@@ -101,6 +101,19 @@ local shared_mutex = once(function()
   return load_part("shared_mutex.lua", native, check, wait, waiters, outcome, loop, task(), protected_call)
 end)
 
+local parallel = once(function()
+  promise_class()
+  return load_part("parallel.lua", native, compat, check, errors, wait, waiters, loop, promise())
+end)
+
+local map = once(function()
+  return load_part("map.lua", native, compat, check, errors, wait, waiters, promise(), parallel())
+end)
+
+local pool = once(function()
+  return load_part("pool.lua", native, compat, check, parallel(), map)
+end)
+
 --- Loads the tasks, which bring their own `start`.
 function loop.start(...)
   return task().start(...)
@@ -121,8 +134,12 @@ local makers = {
     return load_part("clock.lua", native, check, loop)
   end,
   parallel = function()
-    promise_class()
-    return public(load_part("parallel.lua", native, compat, check, errors, loop, promise()), "run")
+    local fields = public(parallel(), "run")
+    fields.pool = pool().new
+    function fields.map(...)
+      return map().start(false, ...)
+    end
+    return fields
   end,
   Promise = promise_class,
   await = function()
@@ -209,13 +226,16 @@ setmetatable(scheduler, {
   end,
 })
 
-local function run_job(...)
-  return load_part("worker.lua", compat, errors, outcome, loop)(...)
-end
-
 --- The fields of the metatable of what VMs share.
 local function load_class(name)
-  return name == "mutex" and shared_mutex() or shared().classes[name]
+  if name == "mutex" then return shared_mutex() end
+  if name == "pool" then return pool().class end
+  return shared().classes[name]
 end
 
-return scheduler, run_job, load_class
+--- The part that looks after the jobs of a worker.
+local function load_worker_tasks(worker)
+  return load_part("worker_tasks.lua", native, worker, errors, outcome, loop, task())
+end
+
+return scheduler, load_class, load_worker_tasks

@@ -294,7 +294,15 @@ end
 
 local function settle_completion(number, ...)
   if number == nil then return false end
-  if number < 0 then loop.woken(-number) else loop.settle(number, ...) end
+  if number > 0 then
+    loop.settle(number, ...)
+  elseif number < 0 then
+    loop.woken(-number)
+  elseif (...) then
+    loop.interrupted(...)
+  elseif loop.pool_changed then
+    loop.pool_changed()
+  end
   return true
 end
 
@@ -374,11 +382,9 @@ function loop.run(main, ...)
   if co then return finish_main(co) end
 end
 
---- Turns the loop until a task that was started with `loop.start` has ended, whatever else is left.
-function loop.run_until_ended(co)
-  while_running(turns, function()
-    return outcome.of(co)
-  end)
+--- Turns the loop until `is_done()`, whatever else is left.
+function loop.turn_until(is_done)
+  while_running(turns, is_done)
 end
 
 --- Turns the loop until the main thread, which waits, is woken.
@@ -446,6 +452,7 @@ function loop.discard()
   end
   fifo.clear(deferred)
   if loop.discard_places then loop.discard_places() end
+  if loop.discard_lines then loop.discard_lines() end
   wait.discard()
 end
 

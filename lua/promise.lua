@@ -11,7 +11,7 @@
 --   waiting                the list of coroutines that wait for it
 --   is_locked              it was resolved, be it with a promise that is pending; what comes later is ignored
 --   is_handled             it was rejected, and somebody has asked for it since, or it was reported
---   co                     the coroutine that works for it and has waited
+--   co                     the coroutine that works for it and has waited; or the number of its job
 --   hooks                  what is to be called when it is cancelled
 --   origin                 where it was made, or the one that its outcome comes from: as origins of tasks
 --
@@ -59,9 +59,9 @@ local take, cancel, resolve
 
 -- Consumers -----------------------------------------------------------------------------------------------------------
 
---- A promise that nothing settles yet.
-local function new(origin)
-  local self = setmetatable({ status = STARTED, origin = origin, value = nil, first = nil }, Promise)
+--- A promise that nothing settles yet; `job` is the number of the job that will.
+local function new(origin, job)
+  local self = setmetatable({ status = STARTED, origin = origin, value = nil, first = nil, co = job }, Promise)
   if is_reporting then self.is_of_report = true end
   return self
 end
@@ -542,7 +542,11 @@ end
 
 --- Ends what works for a promise, since that was cancelled.
 local function stop_work(co, hooks, err)
-  if co then task.interrupt(co, err) end
+  if type(co) == "number" then
+    loop.cancel_job(co)
+  elseif co then
+    task.interrupt(co, err)
+  end
   for _, hook in ipairs(hooks or {}) do
     task.spawn(hook, err.reason)
   end

@@ -1,20 +1,153 @@
--- Runs one job in a worker VM.
+-- What a worker does: it takes jobs and runs them one after the other, in a coroutine that is used again as long as they
+-- neither wait nor fail. The coroutine of a job that does is that job's, and `worker_tasks.lua` looks after it, which is
+-- loaded with the rest of the module for the first of its kind, or when a job requires the module.
+--
+-- A part of a map is a job as well: its values are `first`, the position of the first value in the map, then whether to
+-- go on after an error, then the values to call the function with. It ends with the seconds that it took, the list of
+-- errors or false, and the results: so a value and its result have the same place in both lists.
 
-local compat, errors, outcome, loop = ...
+local native, worker = ...
 
-local pack, unpack = compat.pack, compat.unpack
-
---- Runs a call, a list of the function and its arguments, as a task until that has ended. Returns the list of its
---- results; or a list with its error, that in words, and the traceback.
-return function(call)
-  local co = loop.start(call[1], "a job", unpack(call, 2, call.n))
-  loop.run_until_ended(co)
-  local result = outcome.of(co)
-  loop.discard()
-  errors.on_error(nil)
-  if not result then return pack(), "the job waits, and nothing is left that could wake it", "" end
-  if result.failed or result.cancelled then
-    return pack(result.err), errors.describe(result.err), result.traceback or ""
-  end
-  return result.n and result or pack(), nil, ""
+local create, resume, running, yield = coroutine.create, coroutine.resume, coroutine.running, coroutine.yield
+local unpack = table.unpack or unpack
+local pack = table.pack or function(...)
+  return { n = select("#", ...), ... }
 end
+
+local take, done = native.take, native.done
+-- What comes before the values of a part, and before its results.
+local HEADER = 2
+local MOST_FUNCTIONS = 8
+
+worker.HEADER = HEADER
+--- Jobs that wait.
+worker.waiting = 0
+--- Parts of maps that are to go on after an error, with the numbers of their jobs.
+worker.unfinished = {}
+
+local functions, functions_known = {}, 0 -- of maps, by their ids
+-- The coroutine that takes jobs, and what it runs.
+local active, number, part
+
+local function NO_JOB() end
+local function LEAVE() end
+local function DONE() end
+
+--- Hands in what a job came to.
+local function finish(run, list)
+  local refused = done(run, list)
+  if refused then native.fail(run, "error", refused) end
+end
+
+--- The first result of a part that cannot cross, and why.
+local function first_refused(results, before)
+  for i = HEADER + 1, results.n do
+    local refused = native.refusal(results[i])
+    if refused then return i, (refused:gsub("result #1", "the result of item #" .. before + i, 1)) end
+  end
+end
+
+local function finish_part(run, this)
+  local results = this.results
+  results[1], results[2] = native.elapsed(run), this.failures or false
+  local refused = done(run, results)
+  while refused do
+    local at, reason = first_refused(results, this.values[1] - HEADER - 1)
+    if not at then return native.fail(run, "error", refused) end
+    if not this.goes_on then return native.fail(run, "error", reason, "", nil, at - HEADER) end
+    results[at] = nil
+    this.failures = this.failures or {}
+    this.failures[#this.failures + 1] = { position = at - HEADER, message = reason, traceback = "" }
+    results[2] = this.failures
+    refused = done(run, results)
+  end
+end
+
+--- Calls the function of a map for the values of a part, after the one at which it is.
+local function run_part(run, this)
+  number, part = run, this
+  local fn, values, results, before = this.fn, this.values, this.results, this.values[1] - HEADER - 1
+  for i = this.at + 1, values.n do
+    this.at = i
+    results[i] = (fn(values[i], before + i))
+  end
+  finish_part(run, this)
+end
+
+local function new_part(run, values, id)
+  local fn = functions[id]
+  if not fn then
+    if functions_known == MOST_FUNCTIONS then functions, functions_known = {}, 0 end
+    fn = native.mapped_function(run)
+    if not fn then return nil end
+    functions[id], functions_known = fn, functions_known + 1
+  end
+  return { fn = fn, values = values, results = { n = values.n }, at = HEADER, goes_on = values[2] }
+end
+
+--- Takes a job, if there is one, and runs it. Returns what the driver is to be told.
+local function run_next()
+  local unfinished = worker.unfinished[1]
+  if unfinished then
+    table.remove(worker.unfinished, 1)
+    run_part(unfinished.run, unfinished.part)
+    return DONE
+  end
+  local run, call, id = take(worker.waiting == 0)
+  if not run then return run == nil and LEAVE or NO_JOB end
+  number, part = run, nil
+  if id then
+    local this = new_part(run, call, id)
+    if this then run_part(run, this) end
+  else
+    finish(run, pack(call[1](unpack(call, 2, call.n))))
+  end
+  return worker.tasks and DONE
+end
+
+--- The body of the coroutine that takes jobs: until one of them has waited.
+local function runner()
+  local me = running()
+  repeat
+    local what = run_next()
+    if what and active == me then yield(what) end
+  until active ~= me
+end
+
+local function load_tasks()
+  if not worker.tasks then native.load() end
+  return worker.tasks
+end
+
+--- Takes jobs until there are no more for this worker; or until it is not fit to go on.
+local function work()
+  local idle
+  while not worker.is_unfit do
+    local co = idle or create(runner)
+    idle, active = nil, co
+    local ok, what = resume(co)
+    active = nil
+    if not ok then
+      load_tasks().failed(co, what, number, part)
+    elseif what == NO_JOB or what == DONE then
+      idle = co
+    elseif what == LEAVE then
+      return
+    else
+      load_tasks().look_after(co, number, part)
+    end
+    if worker.tasks then worker.tasks.attend(what == NO_JOB) end
+  end
+end
+
+--- Calls what the pool has each worker call first. Returns what went wrong.
+local function initialise(call)
+  local co = create(function()
+    call[1]()
+  end)
+  local ok, what = resume(co)
+  if ok and coroutine.status(co) == "dead" then return nil end
+  return load_tasks().initialise(co, ok, what)
+end
+
+return work, initialise

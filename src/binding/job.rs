@@ -1,51 +1,54 @@
-//! Natives of jobs: sending them to the pool, and taking what comes back.
+//! Natives of jobs: sending them to a pool, and taking what comes back.
 
 use std::cell::RefCell;
-use std::convert::Infallible;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::thread;
 
-use mlua::{IntoLuaMulti, Lua, MultiValue, Result, Table, Value};
+use mlua::{AnyUserData, IntoLuaMulti, Lua, MultiValue, Result, Table, UserData, Value};
 
-use super::{Natives, worker};
-use crate::runtime::PerProcess;
+use super::{Natives, pool};
 use crate::vm::Vm;
 use crate::vm::transfer::{Transfer, decode, encode, words};
-use crate::worker::{Completion, Environment, Failure, JobNumber, Outcome, Pool, Request};
+use crate::worker::{Completion, Environment, Failure, JobNumber, Mapped, Outcome, Refusal, Request};
 
-static POOL: PerProcess<Pool> = PerProcess::new();
+/// The function of a map, to be sent to workers.
+struct MappedFunction(Arc<Mapped>);
 
-/// The default pool, shared by all VMs of the process: a worker for each core.
-fn pool() -> &'static Pool {
-    let make = || {
-        let cores = thread::available_parallelism().map_or(1, usize::from);
-        Ok::<_, Infallible>(Pool::new(cores, worker::make_executor))
-    };
-    let Ok(pool) = POOL.get_or_try_init(make);
-    pool
-}
+impl UserData for MappedFunction {}
 
-/// The number of workers that were started in this process.
-pub fn workers() -> usize {
-    POOL.get().map_or(0, Pool::workers)
-}
-
-/// Parks the Lua thread. In a worker, while its job waits for other threads, another worker takes its place.
+/// Parks the Lua thread. In a worker, while its jobs wait for other threads, another worker takes its place.
 pub fn park(vm: &Vm) -> std::io::Result<()> {
-    match vm.is_worker.get() && vm.waits_for_others() {
-        true => pool().while_blocked(|| vm.park()),
+    let Some(seat) = vm.seat.get() else { return vm.park() };
+    if vm.has_room.get() && !seat.listen(&vm.completions()) {
+        return Ok(());
+    }
+    match vm.waits_for_others() {
+        true => seat.while_blocked(|| vm.park()),
         false => vm.park(),
     }
 }
 
 pub fn add(natives: &Natives, transfer: &Rc<Transfer>) -> Result<()> {
-    let sender =
-        Sender { transfer: Rc::clone(transfer), package: package(natives.lua)?, environment: RefCell::default() };
-    natives.add("submit", move |lua, vm, call: Table| match sender.submit(lua, vm, &call) {
-        Ok(number) => (Some(number), None),
-        Err(reason) => (None, Some(reason)),
+    let sender = Rc::new(Sender::new(natives.lua, transfer)?);
+    natives.add("submit", {
+        let sender = Rc::clone(&sender);
+        move |lua, vm, (pool, call): (Value, Table)| sender.submit(lua, vm, &pool, &call, None)
     })?;
+    natives.add("submit_part", {
+        let sender = Rc::clone(&sender);
+        move |lua, vm, (pool, function, values): (Value, AnyUserData, Table)| {
+            let mapped = function.borrow::<MappedFunction>().ok().map(|function| Arc::clone(&function.0));
+            sender.submit(lua, vm, &pool, &values, mapped)
+        }
+    })?;
+    natives.add("map_function", {
+        let transfer = Rc::clone(transfer);
+        move |lua, _, list: Table| match encode(lua, &transfer, "argument", &list, 1) {
+            Ok(function) => (lua.create_userdata(MappedFunction(Mapped::new(function))).ok(), None),
+            Err(refused) => (None, Some(refused.to_string())),
+        }
+    })?;
+    natives.add("cancel_job", |_, vm, number: JobNumber| vm.cancel_job(number))?;
     let (vm, transfer) = (Rc::clone(&natives.vm), Rc::clone(transfer));
     let next_completion = natives.lua.create_function(move |lua, ()| match vm.next_completion() {
         Some(completion) => values_of(lua, &transfer, completion),
@@ -55,25 +58,51 @@ pub fn add(natives: &Natives, transfer: &Rc<Transfer>) -> Result<()> {
 }
 
 /// What sends the jobs of a VM.
-struct Sender {
+pub struct Sender {
     transfer: Rc<Transfer>,
     package: Option<Table>,
     /// That of the last job; a program seldom changes its paths.
     environment: RefCell<Option<Arc<Environment>>>,
 }
 
+/// The number of a job and the bytes that it took, or nothing and why it was not sent; nothing and nothing if there is
+/// no room for it now.
+type Submitted = (Option<JobNumber>, Option<usize>, Option<String>);
+
 impl Sender {
-    /// Sends a call: a list of the function and its arguments, with its length `n`.
-    fn submit(&self, lua: &Lua, vm: &Vm, call: &Table) -> std::result::Result<JobNumber, String> {
+    /// That of a VM.
+    pub fn new(lua: &Lua, transfer: &Rc<Transfer>) -> Result<Self> {
+        Ok(Sender { transfer: Rc::clone(transfer), package: package(lua)?, environment: RefCell::default() })
+    }
+
+    /// A call as a message: a list of the function and its arguments, with its length `n`.
+    pub fn request(
+        &self,
+        lua: &Lua,
+        call: &Table,
+        mapped: Option<Arc<Mapped>>,
+    ) -> std::result::Result<Request, String> {
         let count = call.raw_get("n").map_err(|error| error.to_string())?;
         let call = encode(lua, &self.transfer, "argument", call, count).map_err(|refused| refused.to_string())?;
-        let request = Request { call, environment: self.environment() };
-        let (number, reply) = vm.new_reply();
-        pool().submit(request, reply).map_err(|error| {
-            vm.withdraw_job();
-            format!("no worker thread can be started: {error}")
-        })?;
-        Ok(number)
+        Ok(Request { call, environment: self.environment(), mapped })
+    }
+
+    fn submit(&self, lua: &Lua, vm: &Vm, pool: &Value, call: &Table, mapped: Option<Arc<Mapped>>) -> Submitted {
+        let pool = pool::of(pool);
+        if pool.is_full() {
+            return (None, None, None);
+        }
+        let request = match self.request(lua, call, mapped) {
+            Ok(request) => request,
+            Err(refused) => return (None, None, Some(refused)),
+        };
+        let size = request.call.bytes.len();
+        match vm.send_job(&pool, request) {
+            Ok(number) => (Some(number), Some(size), None),
+            Err(Refusal::Full) => (None, None, None),
+            Err(Refusal::Closed) => (None, None, Some("the pool is closed".into())),
+            Err(Refusal::NoThread(error)) => (None, None, Some(format!("no worker thread can be started: {error}"))),
+        }
     }
 
     fn environment(&self) -> Arc<Environment> {
@@ -96,7 +125,8 @@ pub fn package(lua: &Lua) -> Result<Option<Table>> {
 }
 
 /// The job's number and true and the list of its results, or false and the kind, message, traceback and value of its
-/// error. Of a place that need not wait any more, the number, negative.
+/// error, and the position of the value in a map that it is about. Of a place that need not wait any more, the number,
+/// negative. 0 and the number of what a worker runs if that is to stop; 0 alone if something has changed in a pool.
 fn values_of(lua: &Lua, transfer: &Transfer, completion: Completion) -> Result<MultiValue> {
     let results = match completion.outcome {
         Outcome::Done(message) => {
@@ -104,6 +134,8 @@ fn values_of(lua: &Lua, transfer: &Transfer, completion: Completion) -> Result<M
         }
         Outcome::Failed(failure) => failure_values(lua, transfer, failure),
         Outcome::Woken => return (-(completion.number as i64)).into_lua_multi(lua),
+        Outcome::Interrupted => return (0, completion.number).into_lua_multi(lua),
+        Outcome::Changed => return 0.into_lua_multi(lua),
     };
     let mut values = results.or_else(|error| {
         let message = format!("the outcome of the job cannot be taken: {}", words(&error));
@@ -119,5 +151,5 @@ fn failure_values(lua: &Lua, transfer: &Transfer, failure: Failure) -> Result<Mu
         None => Value::Nil,
     };
     let (message, traceback) = (lua.create_string(failure.message)?, lua.create_string(failure.traceback)?);
-    (false, failure.kind, message, traceback, value).into_lua_multi(lua)
+    (false, failure.kind, message, traceback, value, failure.position).into_lua_multi(lua)
 }

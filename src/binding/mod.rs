@@ -8,6 +8,8 @@ mod clock;
 #[cfg(feature = "fuzz")]
 mod fuzz;
 mod job;
+mod pool;
+mod progress;
 mod raw;
 mod shared;
 mod timer;
@@ -25,7 +27,7 @@ use crate::vm::transfer::Transfer;
 const REGISTRY_NAME: &str = "scheduler.module";
 
 /// The Lua parts of the module, by their file names in `lua/`.
-const PARTS: [(&str, &str); 29] = [
+const PARTS: [(&str, &str); 31] = [
     ("awaitable.lua", include_str!("../../lua/awaitable.lua")),
     ("check.lua", include_str!("../../lua/check.lua")),
     ("clock.lua", include_str!("../../lua/clock.lua")),
@@ -37,9 +39,11 @@ const PARTS: [(&str, &str); 29] = [
     ("fifo.lua", include_str!("../../lua/fifo.lua")),
     ("interval.lua", include_str!("../../lua/interval.lua")),
     ("loop.lua", include_str!("../../lua/loop.lua")),
+    ("map.lua", include_str!("../../lua/map.lua")),
     ("mutex.lua", include_str!("../../lua/mutex.lua")),
     ("outcome.lua", include_str!("../../lua/outcome.lua")),
     ("parallel.lua", include_str!("../../lua/parallel.lua")),
+    ("pool.lua", include_str!("../../lua/pool.lua")),
     ("promise.lua", include_str!("../../lua/promise.lua")),
     ("promise_class.lua", include_str!("../../lua/promise_class.lua")),
     ("promise_error.lua", include_str!("../../lua/promise_error.lua")),
@@ -54,35 +58,47 @@ const PARTS: [(&str, &str); 29] = [
     ("timer.lua", include_str!("../../lua/timer.lua")),
     ("wait.lua", include_str!("../../lua/wait.lua")),
     ("waiters.lua", include_str!("../../lua/waiters.lua")),
-    ("worker.lua", include_str!("../../lua/worker.lua")),
+    ("worker_tasks.lua", include_str!("../../lua/worker_tasks.lua")),
 ];
+
+/// What a state has before the module is loaded, if it is a worker's.
+struct Parts {
+    vm: Rc<Vm>,
+    transfer: Rc<Transfer>,
+    /// The table of `lua/worker.lua`.
+    worker: Option<Table>,
+}
+
+impl Parts {
+    fn of(lua: &Lua) -> Result<Self> {
+        if let Some(parts) = lua.app_data_ref::<Parts>() {
+            let Parts { vm, transfer, worker } = &*parts;
+            return Ok(Parts { vm: Rc::clone(vm), transfer: Rc::clone(transfer), worker: worker.clone() });
+        }
+        let transfer = Rc::new(Transfer::new(lua, shared::to_handle, shared::from_handle)?);
+        Ok(Parts { vm: Rc::new(Vm::new()), transfer, worker: None })
+    }
+}
 
 /// The module of a Lua state, made at the first call.
 pub fn open(lua: &Lua) -> Result<Table> {
     match lua.named_registry_value(REGISTRY_NAME)? {
         Some(module) => Ok(module),
-        None => Ok(load(lua)?.module),
+        None => load(lua),
     }
 }
 
-/// A module that was just loaded.
-struct Loaded {
-    module: Table,
-    /// Runs a job, in a worker: see `lua/worker.lua`.
-    run_job: Function,
-    transfer: Rc<Transfer>,
-    vm: Rc<Vm>,
-}
-
-fn load(lua: &Lua) -> Result<Loaded> {
-    let natives = Natives { lua, vm: Rc::new(Vm::new()), table: lua.create_table()? };
-    let transfer = Rc::new(Transfer::new(lua, shared::to_handle, shared::from_handle)?);
+fn load(lua: &Lua) -> Result<Table> {
+    let Parts { vm, transfer, worker } = Parts::of(lua)?;
+    let natives = Natives { lua, vm, table: lua.create_table()? };
     natives.table.raw_set("VERSION", env!("CARGO_PKG_VERSION"))?;
     natives.table.raw_set("own_names", &transfer.own)?;
     turn::add(&natives)?;
     timer::add(&natives)?;
     clock::add(&natives)?;
     job::add(&natives, &transfer)?;
+    pool::add(&natives, &transfer)?;
+    progress::add(&natives)?;
     shared::add(&natives, &transfer)?;
     #[cfg(feature = "fuzz")]
     fuzz::add(lua, &transfer)?;
@@ -97,10 +113,14 @@ fn load(lua: &Lua) -> Result<Loaded> {
         chunk(lua, &name, source)?.call::<mlua::Value>(arguments)
     })?;
     let init = chunk(lua, "init.lua", include_str!("../../lua/init.lua"))?;
-    let (module, run_job, load_class): (Table, Function, Function) = init.call((&natives.table, load_part))?;
+    let (module, load_class, load_worker_tasks): (Table, Function, Function) =
+        init.call((&natives.table, load_part))?;
     shared::set_classes(lua, load_class)?;
     lua.set_named_registry_value(REGISTRY_NAME, &module)?;
-    Ok(Loaded { module, run_job, transfer, vm: natives.vm })
+    if let Some(worker) = worker {
+        worker.raw_set("tasks", load_worker_tasks.call::<Table>(&worker)?)?;
+    }
+    Ok(module)
 }
 
 fn chunk(lua: &Lua, name: &str, source: &str) -> Result<Function> {

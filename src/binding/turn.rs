@@ -5,7 +5,7 @@ use std::io::Write;
 use mlua::{Function, LuaString, Result, Table};
 
 use super::raw::task::new_task_function;
-use super::{Natives, job};
+use super::{Natives, job, pool};
 use crate::engine::clock::NANOS_PER_MS;
 use crate::engine::{Origin, Work};
 use crate::vm::Vm;
@@ -43,6 +43,7 @@ pub fn add(natives: &Natives) -> Result<()> {
     natives.add("raise", |_, vm, ()| vm.raise_descriptor())?;
     natives.add("now", |_, vm, ()| vm.engine.borrow().now() as f64 / NANOS_PER_MS as f64)?;
     natives.add("time", |_, vm, ()| vm.engine.borrow().clock.now() as f64)?;
+    natives.add("set_room", |_, vm, has_room: bool| vm.has_room.set(has_room))?;
     natives.add("discard", |_, vm, ()| vm.discard())?;
 
     natives.add("fired_origin", |_, vm, ()| vm.fired().0 as f64)?;
@@ -79,7 +80,7 @@ fn stats(table: Table, vm: &Vm) -> Result<Table> {
     table.raw_set("immediates_run", counters.immediates)?;
     table.raw_set("jobs_pending", vm.jobs_in_flight())?;
     table.raw_set("jobs_sent", vm.jobs_sent())?;
-    table.raw_set("workers", job::workers())?;
+    table.raw_set("workers", pool::default().figures().workers)?;
     table.raw_set("shared", shared::count())?;
     Ok(table)
 }

@@ -1,76 +1,245 @@
 //! The VM of a worker.
+//!
+//! It is made with as little as a job needs that only computes. The module is loaded when a job asks for it, waits, or
+//! fails.
 
+use std::cell::RefCell;
+use std::collections::HashMap;
 use std::rc::Rc;
+use std::sync::{Arc, Weak};
+use std::time::Instant;
 
-use mlua::{Function, Lua, LuaString, Result, Table};
+use mlua::{Error, Function, IntoLuaMulti, Lua, LuaString, MultiValue, Result, Table, Value};
 
-use super::{Loaded, job, load, open};
-use crate::vm::encode::Refused;
+use super::{Parts, chunk, job, open};
+use crate::runtime::CompletionQueue;
+use crate::vm::Vm;
 use crate::vm::state::new_state;
 use crate::vm::transfer::{Transfer, decode, encode, words};
-use crate::worker::{Executor, Failure, Message, Outcome, Request};
+use crate::worker::{
+    Completion, Environment, Executor, Failure, Interrupt, Mapped, Outcome, Request, RunNumber, Seat, Taken,
+};
 
-/// A Lua state in which jobs run, one after the other.
+/// A Lua state in which jobs run.
 struct WorkerVm {
     lua: Lua,
-    run_job: Function,
+    /// What the Lua side knows of itself.
+    state: Table,
+    work: Function,
+    worker: Rc<Worker>,
+}
+
+/// What the natives of a worker share.
+struct Worker {
+    seat: Rc<Seat>,
     transfer: Rc<Transfer>,
+    environment: RefCell<Option<Arc<Environment>>>,
+    /// What was taken and not handed in: when, and the function of the map that it is a part of.
+    runs: RefCell<HashMap<RunNumber, (Instant, Option<Arc<Mapped>>)>>,
 }
 
 /// Makes a worker's VM, on the worker's thread.
-pub fn make_executor() -> std::result::Result<Box<dyn Executor>, String> {
-    match WorkerVm::new() {
+pub fn make_executor(seat: Rc<Seat>) -> std::result::Result<Box<dyn Executor>, Failure> {
+    match WorkerVm::new(new_state(), &seat) {
         Ok(vm) => Ok(Box::new(vm)),
-        Err(error) => Err(error.to_string()),
+        Err(error) => Err(Failure::new(kind_of(&error), format!("no worker VM could be made: {}", words(&error)))),
     }
 }
 
 impl WorkerVm {
-    fn new() -> Result<Self> {
-        let lua = new_state();
-        let Loaded { run_job, transfer, vm, .. } = load(&lua)?;
-        vm.is_worker.set(true);
+    fn new(lua: Lua, seat: &Rc<Seat>) -> Result<Self> {
+        let vm = Rc::new(Vm::new());
+        let transfer = Rc::new(Transfer::new(&lua, super::shared::to_handle, super::shared::from_handle)?);
+        // It is new, so nobody has set it.
+        let _ = vm.seat.set(Rc::clone(seat));
+        seat.set_interrupt(Arc::new(Stopper { completions: Arc::downgrade(&vm.completions()) }));
+        let worker = Rc::new(Worker {
+            seat: Rc::clone(seat),
+            transfer: Rc::clone(&transfer),
+            environment: RefCell::default(),
+            runs: RefCell::default(),
+        });
+        let state = lua.create_table()?;
+        let natives = worker.natives(&lua)?;
+        state.raw_set("native", &natives)?;
+        state.raw_set("concurrency", seat.settings().concurrency)?;
+        lua.set_app_data(Parts { vm, transfer, worker: Some(state.clone()) });
         lua.preload_module("scheduler", lua.create_function(|lua, ()| open(lua))?)?;
-        Ok(WorkerVm { lua, run_job, transfer })
+        let (work, initialise) =
+            chunk(&lua, "worker.lua", include_str!("../../lua/worker.lua"))?.call((natives, &state))?;
+        if let Some(limit) = seat.settings().memory_limit {
+            lua.set_memory_limit(limit)?;
+        }
+        let vm = WorkerVm { lua, state, work, worker };
+        vm.initialise(&initialise)?;
+        Ok(vm)
     }
 
-    fn run(&self, request: &Request) -> Result<Outcome> {
-        if let Some(package) = job::package(&self.lua)? {
-            package.raw_set("path", self.lua.create_string(&request.environment.path)?)?;
-            package.raw_set("cpath", self.lua.create_string(&request.environment.cpath)?)?;
+    /// Calls what the pool has each worker call first.
+    fn initialise(&self, initialise: &Function) -> Result<()> {
+        let Some(init) = &self.worker.seat.settings().init else { return Ok(()) };
+        let failure: Option<LuaString> = initialise.call(self.worker.take_in(&self.lua, init)?)?;
+        match failure {
+            Some(message) => Err(Error::runtime(format!("the pool's init failed: {}", message.to_string_lossy()))),
+            None => Ok(()),
         }
-        let call = match decode(&self.lua, &self.transfer, &request.call) {
-            Ok(call) => call,
-            Err(error) => return Ok(failed(format!("the job cannot be taken: {}", words(&error)))),
-        };
-        let (results, message, traceback): (Table, Option<LuaString>, LuaString) = self.run_job.call(call)?;
-        match message {
-            None => Ok(match self.encode("result", &results) {
-                Ok(message) => Outcome::Done(message),
-                Err(refused) => failed(refused.to_string()),
-            }),
-            // The error itself is left out where it cannot cross.
-            Some(message) => Ok(Outcome::Failed(Failure {
-                kind: "error",
-                message: message.as_bytes().to_vec(),
-                traceback: traceback.as_bytes().to_vec(),
-                value: self.encode("error", &results).ok(),
-            })),
-        }
-    }
-
-    /// Encodes a list with its length `n`.
-    fn encode(&self, name: &str, list: &Table) -> std::result::Result<Message, Refused> {
-        encode(&self.lua, &self.transfer, name, list, list.raw_get("n").unwrap_or(0))
     }
 }
 
 impl Executor for WorkerVm {
-    fn execute(&mut self, request: &Request) -> Outcome {
-        self.run(request).unwrap_or_else(|error| failed(words(&error)))
+    fn work(self: Box<Self>) -> bool {
+        let worked = self.work.call::<()>(());
+        if let Err(error) = &worked {
+            self.worker.fail_all(error);
+        }
+        worked.is_ok() && !self.state.raw_get("is_unfit").unwrap_or(true)
     }
 }
 
-fn failed(message: String) -> Outcome {
-    Outcome::Failed(Failure { kind: "error", message: message.into_bytes(), ..Failure::default() })
+impl Worker {
+    fn natives(self: &Rc<Self>, lua: &Lua) -> Result<Table> {
+        let table = lua.create_table()?;
+        let add = |name: &str, function: Function| table.raw_set(name, function);
+        let worker = || Rc::clone(self);
+        let this = worker();
+        add("take", lua.create_function(move |lua, wait: bool| this.take(lua, wait))?)?;
+        let this = worker();
+        add("done", lua.create_function(move |lua, (run, list): (RunNumber, Table)| this.done(lua, run, &list))?)?;
+        let this = worker();
+        add("fail", lua.create_function(move |lua, failed: Failed| this.fail(lua, failed))?)?;
+        let this = worker();
+        add("mapped_function", lua.create_function(move |lua, run: RunNumber| this.mapped_function(lua, run))?)?;
+        let this = worker();
+        add("elapsed", lua.create_function(move |_, run: RunNumber| Ok(this.elapsed(run)))?)?;
+        let this = worker();
+        let refusal = move |lua: &Lua, value: Value| {
+            let list = lua.create_table()?;
+            list.raw_set(1, value)?;
+            Ok(encode(lua, &this.transfer, "result", &list, 1).err().map(|refused| refused.to_string()))
+        };
+        add("refusal", lua.create_function(refusal)?)?;
+        let this = worker();
+        add("has_jobs", lua.create_function(move |_, ()| Ok(this.seat.has_queued()))?)?;
+        add("load", lua.create_function(|lua, ()| open(lua).map(drop))?)?;
+        Ok(table)
+    }
+
+    /// The next job: its number, its call, and the id of its function if it is a part of a map. False if there is none
+    /// now, nothing if there will be none for this worker.
+    fn take(&self, lua: &Lua, wait: bool) -> Result<MultiValue> {
+        loop {
+            let (run, request) = match self.seat.take(wait) {
+                Taken::Job(run, request) => (run, request),
+                Taken::Nothing => return false.into_lua_multi(lua),
+                Taken::Leave => return Ok(MultiValue::new()),
+            };
+            match self.take_in(lua, &request) {
+                Ok(call) => {
+                    let id = request.mapped.as_ref().map(|mapped| mapped.id);
+                    self.runs.borrow_mut().insert(run, (Instant::now(), request.mapped));
+                    return (run, call, id).into_lua_multi(lua);
+                }
+                Err(error) => self.refuse(run, &error),
+            }
+        }
+    }
+
+    /// Makes the values of a request.
+    fn take_in(&self, lua: &Lua, request: &Request) -> Result<Table> {
+        let mut last = self.environment.borrow_mut();
+        if !last.as_ref().is_some_and(|last| Arc::ptr_eq(last, &request.environment)) {
+            if let Some(package) = job::package(lua)? {
+                package.raw_set("path", lua.create_string(&request.environment.path)?)?;
+                package.raw_set("cpath", lua.create_string(&request.environment.cpath)?)?;
+            }
+            *last = Some(Arc::clone(&request.environment));
+        }
+        drop(last);
+        decode(lua, &self.transfer, &request.call)
+    }
+
+    fn refuse(&self, run: RunNumber, error: &Error) {
+        let message = format!("the job cannot be taken: {}", words(error));
+        self.end(run, Outcome::Failed(Failure::new(kind_of(error), message)));
+    }
+
+    fn end(&self, run: RunNumber, outcome: Outcome) {
+        self.runs.borrow_mut().remove(&run);
+        self.seat.end(run, outcome);
+    }
+
+    /// Hands in the results of a job; returns why they cannot cross, if they cannot.
+    fn done(&self, lua: &Lua, run: RunNumber, results: &Table) -> Result<Option<String>> {
+        match encode(lua, &self.transfer, "result", results, results.raw_get("n").unwrap_or(0)) {
+            Ok(message) => {
+                self.end(run, Outcome::Done(message));
+                Ok(None)
+            }
+            Err(refused) => Ok(Some(refused.to_string())),
+        }
+    }
+
+    fn fail(&self, lua: &Lua, (run, kind, message, traceback, value, position): Failed) -> Result<()> {
+        // The error itself is left out where it cannot cross.
+        let value = value.and_then(|list| encode(lua, &self.transfer, "error", &list, 1).ok());
+        let bytes = |text: LuaString| text.as_bytes().to_vec();
+        let kind = if kind.as_bytes() == b"memory" { "memory" } else { "error" };
+        let traceback = traceback.map(bytes).unwrap_or_default();
+        self.end(run, Outcome::Failed(Failure { kind, message: bytes(message), traceback, value, position }));
+        Ok(())
+    }
+
+    /// The function of the map that a job is a part of; nothing if it cannot be taken: the job has failed then.
+    fn mapped_function(&self, lua: &Lua, run: RunNumber) -> Result<Option<Function>> {
+        let mapped = self.runs.borrow().get(&run).and_then(|(_, mapped)| mapped.clone());
+        let Some(mapped) = mapped else { return Ok(None) };
+        match decode(lua, &self.transfer, &mapped.function).and_then(|list| list.raw_get(1)) {
+            Ok(function) => Ok(Some(function)),
+            Err(error) => {
+                self.refuse(run, &error);
+                Ok(None)
+            }
+        }
+    }
+
+    /// Seconds since a job was taken.
+    fn elapsed(&self, run: RunNumber) -> f64 {
+        self.runs.borrow().get(&run).map_or(0.0, |(start, _)| start.elapsed().as_secs_f64())
+    }
+
+    /// Fails what runs, as the worker cannot go on.
+    fn fail_all(&self, error: &Error) {
+        let runs: Vec<RunNumber> = self.runs.borrow().keys().copied().collect();
+        for run in runs {
+            let kind = kind_of(error);
+            let message = if kind == "memory" { "not enough memory".into() } else { words(error) };
+            self.end(run, Outcome::Failed(Failure::new(kind, message)));
+        }
+    }
+}
+
+/// A job's number, the kind, message and traceback of its error, a list of the error itself, and the position of the
+/// value in a part of a map that it is about.
+type Failed = (RunNumber, LuaString, LuaString, Option<LuaString>, Option<Table>, Option<u32>);
+
+/// The kind of a failure of the worker itself.
+fn kind_of(error: &Error) -> &'static str {
+    match error {
+        Error::MemoryError(_) => "memory",
+        Error::CallbackError { cause, .. } | Error::WithContext { cause, .. } => kind_of(cause),
+        _ => "error",
+    }
+}
+
+/// Stops jobs of a worker.
+struct Stopper {
+    completions: Weak<CompletionQueue<Completion>>,
+}
+
+impl Interrupt for Stopper {
+    fn interrupt(&self, running: RunNumber) {
+        if let Some(completions) = self.completions.upgrade() {
+            completions.post(Completion { number: running, outcome: Outcome::Interrupted });
+        }
+    }
 }

@@ -10,16 +10,17 @@ pub mod places;
 pub mod state;
 pub mod transfer;
 
-use std::cell::{Cell, RefCell};
-use std::collections::VecDeque;
+use std::cell::{Cell, OnceCell, RefCell};
+use std::collections::{HashMap, VecDeque};
 use std::io;
 use std::os::fd::{AsRawFd, RawFd};
+use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::engine::{Delay, Engine, Id, Nanos, Origin, Repeat, Slot, Work};
 use crate::runtime::{CompletionQueue, Reactor, WakeDescriptor};
-use crate::worker::{Completion, JobNumber, Outcome, Reply, Waker};
+use crate::worker::{Completion, Job, JobNumber, Outcome, Pool, Refusal, Request, Seat, Waker};
 use origin::Origins;
 use places::Places;
 
@@ -34,8 +35,12 @@ pub struct Vm {
     pub engine: RefCell<Engine>,
     /// Where timers were set.
     pub origins: RefCell<Origins>,
-    /// Whether the state is a worker's.
-    pub is_worker: Cell<bool>,
+    /// The place in its pool, of a worker's state.
+    pub seat: OnceCell<Rc<Seat>>,
+    /// Whether this worker has room for another job beside those that wait.
+    pub has_room: Cell<bool>,
+    /// How many tasks wait for something in a pool.
+    pub pool_waits: Cell<usize>,
     /// What is locked, or waited for, between VMs.
     pub places: Places,
     process: RefCell<Process>,
@@ -43,12 +48,19 @@ pub struct Vm {
     taken: RefCell<VecDeque<Completion>>,
     /// Where the timer that fired last was set.
     fired: Cell<Origin>,
-    jobs_in_flight: Cell<usize>,
+    jobs: RefCell<HashMap<JobNumber, Sent>>,
     jobs_sent: Cell<JobNumber>,
     /// Whether there is a descriptor.
     is_embedded: Cell<bool>,
     /// The last of the jobs that a fork has lost, until Lua is told.
     lost_jobs: Cell<Option<JobNumber>>,
+}
+
+/// A job whose outcome is still to come.
+#[derive(Debug)]
+struct Sent {
+    job: Arc<Job>,
+    pool: Arc<Pool>,
 }
 
 /// What a turn finds when it begins.
@@ -86,12 +98,14 @@ impl Vm {
         Vm {
             engine: RefCell::default(),
             origins: RefCell::default(),
-            is_worker: Cell::new(false),
+            seat: OnceCell::new(),
+            has_room: Cell::new(false),
+            pool_waits: Cell::new(0),
             places: Places::default(),
             process: RefCell::new(Process::new()),
             taken: RefCell::default(),
             fired: Cell::default(),
-            jobs_in_flight: Cell::new(0),
+            jobs: RefCell::default(),
             jobs_sent: Cell::new(0),
             is_embedded: Cell::new(false),
             lost_jobs: Cell::new(None),
@@ -101,7 +115,7 @@ impl Vm {
     /// Begins a turn.
     pub fn begin_turn(&self, budget: Option<Nanos>) -> Began {
         // Otherwise nothing in this process could have come from a parent's turn, and the next park looks anyway.
-        if self.is_embedded.get() || self.waits_for_others() {
+        if self.is_embedded.get() || self.waits_for_others() || self.seat.get().is_some() {
             self.leave_parent_process();
             let process = self.process.borrow();
             if let Some(descriptor) = &process.descriptor {
@@ -154,7 +168,8 @@ impl Vm {
         let completion = self.taken.borrow_mut().pop_front()?;
         match completion.outcome {
             Outcome::Woken => self.places.woken(completion.number),
-            _ => self.withdraw_job(),
+            Outcome::Done(_) | Outcome::Failed(_) => drop(self.jobs.borrow_mut().remove(&completion.number)),
+            Outcome::Interrupted | Outcome::Changed => {}
         }
         Some(completion)
     }
@@ -166,7 +181,13 @@ impl Vm {
 
     /// Whether something is to come from other threads.
     pub fn waits_for_others(&self) -> bool {
-        self.jobs_in_flight.get() > 0 || self.places.is_waiting()
+        !self.jobs.borrow().is_empty() || self.places.is_waiting() || self.pool_waits.get() > 0
+    }
+
+    /// The queue into which other threads post for this VM.
+    pub fn completions(&self) -> Arc<CompletionQueue<Completion>> {
+        self.leave_parent_process();
+        Arc::clone(&self.process.borrow().completions)
     }
 
     /// What tells this VM that one of its places need not wait any more.
@@ -201,23 +222,28 @@ impl Vm {
         (wait > 0).then(|| Some(Duration::from_nanos(wait.max(SHORTEST_WAIT))))
     }
 
-    /// A reply for a new job, which is counted as in flight, and the job's number.
-    pub fn new_reply(&self) -> (JobNumber, Reply) {
+    /// Sends a job, and returns its number.
+    pub fn send_job(&self, pool: &Arc<Pool>, request: Request) -> Result<JobNumber, Refusal> {
         self.leave_parent_process();
         let number = self.jobs_sent.get() + 1;
+        let job = Job::new(number, &self.process.borrow().completions, request);
+        pool.submit(&job)?;
         self.jobs_sent.set(number);
-        self.jobs_in_flight.set(self.jobs_in_flight.get() + 1);
-        (number, Reply::new(number, &self.process.borrow().completions))
+        self.jobs.borrow_mut().insert(number, Sent { job, pool: Arc::clone(pool) });
+        Ok(number)
     }
 
-    /// Takes back what [`Vm::new_reply`] counted: the job could not be sent.
-    pub fn withdraw_job(&self) {
-        self.jobs_in_flight.set(self.jobs_in_flight.get().saturating_sub(1));
+    /// Cancels a job of this VM: nothing comes of it any more.
+    pub fn cancel_job(&self, number: JobNumber) {
+        let sent = self.jobs.borrow_mut().remove(&number);
+        if let Some(Sent { job, pool }) = sent {
+            pool.cancel(&job);
+        }
     }
 
     /// The number of jobs whose outcome is still to come.
     pub fn jobs_in_flight(&self) -> usize {
-        self.jobs_in_flight.get()
+        self.jobs.borrow().len()
     }
 
     /// The descriptor that is readable when there is work for a turn; made at the first call.
@@ -290,7 +316,10 @@ impl Vm {
         std::mem::forget(std::mem::replace(&mut *process, Process::new()));
         self.taken.borrow_mut().clear();
         self.places.forget_waits();
-        if self.jobs_in_flight.replace(0) > 0 {
+        let jobs = self.jobs.take();
+        if !jobs.is_empty() {
+            // A thread of the parent may have held their locks.
+            std::mem::forget(jobs);
             self.lost_jobs.set(Some(self.jobs_sent.get()));
         }
     }
@@ -309,8 +338,11 @@ impl Default for Vm {
 impl Drop for Vm {
     fn drop(&mut self) {
         self.leave_parent_process();
-        // Workers notice that nobody waits for their jobs: queued ones are not begun.
         self.process.borrow().completions.close();
+        // Nobody waits for them any more.
+        for (_, Sent { job, pool }) in self.jobs.take() {
+            pool.cancel(&job);
+        }
         // After that, so that nothing is handed to this VM any more.
         self.places.leave_all();
     }

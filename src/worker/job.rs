@@ -1,6 +1,8 @@
 //! One call sent to a worker, and what comes back.
 
-use std::sync::{Arc, Weak};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::{fmt, mem};
 
 use super::shared::Handle;
 use super::shared::mutex::Place;
@@ -33,13 +35,32 @@ pub struct Environment {
     pub cpath: Vec<u8>,
 }
 
-/// A function and its arguments.
+/// What a worker is to call.
 #[derive(Debug)]
 pub struct Request {
-    /// The function, then its arguments.
+    /// The function, then its arguments; or the values that a mapped function is called with, one by one.
     pub call: Message,
     /// Where the worker finds modules.
     pub environment: Arc<Environment>,
+    /// The function that is called for each value, if it is a part of a map.
+    pub mapped: Option<Arc<Mapped>>,
+}
+
+/// The function of a map. It is sent once to each worker that has a part in it.
+#[derive(Debug)]
+pub struct Mapped {
+    /// What tells it from others in this process.
+    pub id: u64,
+    /// The function.
+    pub function: Message,
+}
+
+impl Mapped {
+    /// A function that is to be called for many values.
+    pub fn new(function: Message) -> Arc<Self> {
+        static IDS: AtomicU64 = AtomicU64::new(1);
+        Arc::new(Mapped { id: IDS.fetch_add(1, Ordering::Relaxed), function })
+    }
 }
 
 /// What a job ended with.
@@ -51,12 +72,16 @@ pub enum Outcome {
     Failed(Failure),
     /// No job has ended: what a place was waiting for is there. See [`Waker`].
     Woken,
+    /// To a worker: the job that it was given under this number is to stop.
+    Interrupted,
+    /// There is a job to take, or room in a queue, or a pool has nothing left to do: whoever waits may look.
+    Changed,
 }
 
 /// Why a job has no results.
 #[derive(Debug, Default)]
 pub struct Failure {
-    /// `"error"`: the function raised it; `"lost"`: the worker died.
+    /// `"error"`: the function raised it; `"memory"`: the worker had none left; `"lost"`: the worker died.
     pub kind: &'static str,
     /// The error in words.
     pub message: Vec<u8>,
@@ -64,6 +89,15 @@ pub struct Failure {
     pub traceback: Vec<u8>,
     /// The error value itself, if it can cross.
     pub value: Option<Message>,
+    /// Of a part of a map: which of its values it is about, from 1.
+    pub position: Option<u32>,
+}
+
+impl Failure {
+    /// One that is told in words alone.
+    pub fn new(kind: &'static str, message: impl Into<Vec<u8>>) -> Self {
+        Failure { kind, message: message.into(), ..Failure::default() }
+    }
 }
 
 /// A job's outcome, on its way to the VM that sent it.
@@ -93,54 +127,171 @@ impl Waker {
     }
 }
 
-/// Runs requests on the thread that made it.
-pub trait Executor {
-    /// Runs one request to its end.
-    fn execute(&mut self, request: &Request) -> Outcome;
+/// What stops what a worker runs. Any thread may ask for it.
+pub trait Interrupt: Send + Sync {
+    /// Stops the job that the worker was given under this number, if it still runs.
+    fn interrupt(&self, running: RunNumber);
 }
 
-/// Where the outcome goes. Dropped without one, it says that the job was lost: a worker that dies fails its jobs.
-#[derive(Debug)]
-pub struct Reply {
+/// What tells the jobs of a worker apart.
+pub type RunNumber = u64;
+
+/// A job, seen by those that wait for it. The pool's end of it is an [`Assignment`].
+pub struct Job {
     number: JobNumber,
     completions: Weak<CompletionQueue<Completion>>,
-    sent: bool,
+    /// A std mutex: it is held to look and to take.
+    state: Mutex<State>,
 }
 
-impl Reply {
-    /// A reply to the VM that takes from `completions`.
-    pub fn new(number: JobNumber, completions: &Arc<CompletionQueue<Completion>>) -> Self {
-        Reply { number, completions: Arc::downgrade(completions), sent: false }
+enum State {
+    Queued(Request),
+    Running(RunNumber, Option<Arc<dyn Interrupt>>),
+    Cancelled,
+    Ended,
+}
+
+/// What cancelling has come to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Cancelled {
+    /// It will never start.
+    Queued,
+    /// It was running, and was told to stop.
+    Running,
+    /// It had ended.
+    TooLate,
+}
+
+impl Job {
+    /// A job of the VM that takes from `completions`.
+    pub fn new(number: JobNumber, completions: &Arc<CompletionQueue<Completion>>, request: Request) -> Arc<Self> {
+        Arc::new(Job { number, completions: Arc::downgrade(completions), state: Mutex::new(State::Queued(request)) })
     }
 
-    /// Whether somebody still waits for it.
-    pub fn is_wanted(&self) -> bool {
+    /// Sees to it that it does not start, or stops. Nothing is posted for it any more, but for the `notice`.
+    pub fn cancel(&self, notice: Option<Outcome>) -> Cancelled {
+        let mut state = self.lock();
+        if let (State::Queued(_) | State::Running(..), Some(outcome)) = (&*state, notice) {
+            self.post(outcome);
+        }
+        match &*state {
+            State::Queued(_) => {
+                let former = mem::replace(&mut *state, State::Cancelled);
+                // What a request holds may be dropped at length.
+                drop(state);
+                drop(former);
+                Cancelled::Queued
+            }
+            State::Running(run, interrupt) => {
+                let (run, interrupt) = (*run, interrupt.clone());
+                *state = State::Cancelled;
+                drop(state);
+                if let Some(interrupt) = interrupt {
+                    interrupt.interrupt(run);
+                }
+                Cancelled::Running
+            }
+            State::Cancelled | State::Ended => Cancelled::TooLate,
+        }
+    }
+
+    /// Whether it may still start.
+    pub fn is_queued(&self) -> bool {
+        matches!(*self.lock(), State::Queued(_))
+    }
+
+    /// Whether its VM still waits for it.
+    fn is_wanted(&self) -> bool {
         self.completions.upgrade().is_some_and(|completions| !completions.is_closed())
     }
 
-    /// Sends the outcome.
-    pub fn send(mut self, outcome: Outcome) {
-        self.post(outcome);
-    }
-
-    /// Takes the reply back: the job was never queued.
-    pub fn withdraw(mut self) {
-        self.sent = true;
-    }
-
-    fn post(&mut self, outcome: Outcome) {
-        self.sent = true;
+    fn post(&self, outcome: Outcome) {
         if let Some(completions) = self.completions.upgrade() {
             completions.post(Completion { number: self.number, outcome });
         }
     }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        // A panic while it was held left a whole state.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
-impl Drop for Reply {
-    fn drop(&mut self) {
-        if !self.sent {
-            let message = b"the worker that ran the job died".to_vec();
-            self.post(Outcome::Failed(Failure { kind: "lost", message, ..Failure::default() }));
+impl fmt::Debug for Job {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.debug_struct("Job").field("number", &self.number).finish_non_exhaustive()
+    }
+}
+
+/// How a job ended, for the pool's account.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ending {
+    /// With results.
+    Done,
+    /// With an error, or lost.
+    Failed,
+    /// It was cancelled before.
+    Cancelled,
+}
+
+/// The pool's end of a job. Dropped without an outcome, it says that the job was lost: a worker that dies fails its jobs.
+#[derive(Debug)]
+pub struct Assignment(Arc<Job>);
+
+impl Assignment {
+    /// That of a job that is to be queued.
+    pub fn new(job: &Arc<Job>) -> Self {
+        Assignment(Arc::clone(job))
+    }
+
+    /// The job.
+    pub fn job(&self) -> &Arc<Job> {
+        &self.0
+    }
+
+    /// Starts it; `None` if it was cancelled, or nobody waits for it any more.
+    pub fn start(&self, run: RunNumber, interrupt: Option<Arc<dyn Interrupt>>) -> Option<Request> {
+        if !self.0.is_wanted() {
+            return None;
         }
+        let mut state = self.0.lock();
+        match mem::replace(&mut *state, State::Ended) {
+            State::Queued(request) => {
+                *state = State::Running(run, interrupt);
+                Some(request)
+            }
+            former => {
+                *state = former;
+                None
+            }
+        }
+    }
+
+    /// Sends the outcome; `note` hears of it before the VM does that sent the job.
+    pub fn end(self, outcome: Outcome, note: impl FnOnce(Ending)) {
+        self.settle(outcome, note);
+    }
+
+    /// Takes it back: it was never queued.
+    pub fn withdraw(self) {
+        *self.0.lock() = State::Ended;
+    }
+
+    fn settle(&self, outcome: Outcome, note: impl FnOnce(Ending)) {
+        let former = mem::replace(&mut *self.0.lock(), State::Ended);
+        match former {
+            State::Cancelled => note(Ending::Cancelled),
+            State::Ended => {}
+            State::Queued(_) | State::Running(..) => {
+                note(if matches!(outcome, Outcome::Done(_)) { Ending::Done } else { Ending::Failed });
+                self.0.post(outcome);
+            }
+        }
+    }
+}
+
+impl Drop for Assignment {
+    fn drop(&mut self) {
+        self.settle(Outcome::Failed(Failure::new("lost", "the worker that ran the job died")), |_| {});
     }
 }

@@ -1,12 +1,16 @@
-//! Jobs and the threads that run them.
+//! Pools, jobs and the threads that run them.
 //!
-//! Nothing here knows Lua: a worker owns an [`Executor`], which the layer above makes, and hands it one request after
-//! the other.
+//! Nothing here knows Lua: a worker owns an [`Executor`], which the layer above makes, and which takes its jobs from a
+//! [`Seat`].
 
 pub mod job;
 pub mod pool;
+pub mod seat;
 pub mod shared;
 
-pub use job::{Completion, Environment, Executor, Failure, JobNumber, Message, Outcome, Reply, Request, Waker};
-pub use pool::Pool;
+pub use job::{
+    Completion, Environment, Failure, Interrupt, Job, JobNumber, Mapped, Message, Outcome, Request, RunNumber, Waker,
+};
+pub use pool::{Executor, Pool, Refusal, Settings};
+pub use seat::{Seat, Taken};
 pub use shared::Handle;

@@ -13,7 +13,7 @@ use mlua::{AnyUserData, Either, Function, Lua, Result, Table, UserData, UserData
 
 use super::Natives;
 use crate::vm::transfer::{HAS_INTEGERS, Transfer};
-use crate::worker::{Handle, shared};
+use crate::worker::{Handle, Pool, shared};
 
 /// In the registry: a function that returns the metatable's fields for the name of a class.
 const CLASSES: &str = "scheduler.classes";
@@ -28,7 +28,7 @@ const META_FIELDS: [&str; 4] = ["__index", "__name", "__tostring", "__len"];
 const MOST_OF_FLOAT: i64 = (1 << 53) - 1;
 
 /// What a native is given that a userdata of `T` should be.
-type This<T> = Either<UserDataRef<T>, Value>;
+pub type This<T> = Either<UserDataRef<T>, Value>;
 
 /// A number that Lua has checked to be one. Where Lua has one number type, mlua's values lose the sign of -0.
 #[cfg(any(feature = "lua51", feature = "lua52", feature = "luajit"))]
@@ -40,6 +40,8 @@ struct Atomic(Arc<shared::Atomic>);
 struct Buffer(shared::Buffer);
 struct Dictionary(Arc<shared::Table>);
 struct Mutex(Arc<shared::Mutex>);
+/// Not shared memory, but it crosses as that does.
+pub struct PoolHandle(pub Arc<Pool>);
 
 impl UserData for Atomic {
     fn add_fields<F: UserDataFields<Self>>(fields: &mut F) {
@@ -65,6 +67,12 @@ impl UserData for Mutex {
     }
 }
 
+impl UserData for PoolHandle {
+    fn add_fields<F: UserDataFields<Self>>(fields: &mut F) {
+        add_class(fields, "pool");
+    }
+}
+
 /// Lets a metatable have what the Lua side has put into the class.
 fn add_class<T, F: UserDataFields<T>>(fields: &mut F, class: &'static str) {
     for name in META_FIELDS {
@@ -84,19 +92,24 @@ pub fn to_handle(value: &Value) -> Option<Handle> {
         Some(Handle::Buffer(buffer.0.clone()))
     } else if let Ok(table) = userdata.borrow::<Dictionary>() {
         Some(Handle::Table(Arc::clone(&table.0)))
+    } else if let Ok(mutex) = userdata.borrow::<Mutex>() {
+        Some(Handle::Mutex(Arc::clone(&mutex.0)))
     } else {
-        userdata.borrow::<Mutex>().ok().map(|mutex| Handle::Mutex(Arc::clone(&mutex.0)))
+        userdata.borrow::<PoolHandle>().ok().map(|pool| Handle::Pool(Arc::clone(&pool.0)))
     }
 }
 
 /// The userdata of a handle: the one that is there, if there is one.
 pub fn from_handle(lua: &Lua, handle: Handle) -> Result<Value> {
+    // A worker loads the module when it is needed.
+    super::open(lua)?;
     let arrived: Table = lua.named_registry_value(ARRIVED)?;
     let (address, start, len) = match &handle {
         Handle::Atomic(atomic) => (Arc::as_ptr(atomic).addr(), 0, 0),
         Handle::Buffer(buffer) => buffer.identity(),
         Handle::Table(table) => (Arc::as_ptr(table).addr(), 0, 0),
         Handle::Mutex(mutex) => (Arc::as_ptr(mutex).addr(), 0, 0),
+        Handle::Pool(pool) => (Arc::as_ptr(pool).addr(), 0, 0),
     };
     let key = lua.create_string([address, start, len].map(usize::to_ne_bytes).concat())?;
     if let Some(userdata) = arrived.raw_get::<Option<AnyUserData>>(&key)? {
@@ -107,6 +120,7 @@ pub fn from_handle(lua: &Lua, handle: Handle) -> Result<Value> {
         Handle::Buffer(buffer) => lua.create_userdata(Buffer(buffer))?,
         Handle::Table(table) => lua.create_userdata(Dictionary(table))?,
         Handle::Mutex(mutex) => lua.create_userdata(Mutex(mutex))?,
+        Handle::Pool(pool) => lua.create_userdata(PoolHandle(pool))?,
     };
     arrived.raw_set(key, &userdata)?;
     Ok(Value::UserData(userdata))

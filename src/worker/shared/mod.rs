@@ -13,6 +13,8 @@ pub use buffer::Buffer;
 pub use mutex::Mutex;
 pub use table::Table;
 
+use super::Pool;
+
 /// Something shared, on its way between VMs.
 #[derive(Clone, Debug)]
 pub enum Handle {
@@ -24,6 +26,8 @@ pub enum Handle {
     Table(Arc<Table>),
     /// A lock.
     Mutex(Arc<Mutex>),
+    /// Workers.
+    Pool(Arc<Pool>),
 }
 
 static COUNT: AtomicUsize = AtomicUsize::new(0);

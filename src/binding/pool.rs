@@ -1,0 +1,88 @@
+//! Natives of pools.
+
+use std::rc::Rc;
+use std::sync::{Arc, OnceLock};
+use std::thread;
+use std::time::Duration;
+
+use mlua::{Lua, Result, Table, Value};
+
+use super::job::Sender;
+use super::shared::{PoolHandle, This, from_handle};
+use super::{Natives, worker};
+use crate::vm::transfer::Transfer;
+use crate::worker::{Handle, Pool, Settings};
+
+/// The pool of a userdata; of anything else, the default one.
+pub fn of(value: &Value) -> Arc<Pool> {
+    let own = value.as_userdata().and_then(|userdata| Some(Arc::clone(&userdata.borrow::<PoolHandle>().ok()?.0)));
+    own.unwrap_or_else(|| Arc::clone(default()))
+}
+
+/// The default pool, shared by all VMs of the process: a worker for each core.
+pub fn default() -> &'static Arc<Pool> {
+    static POOL: OnceLock<Arc<Pool>> = OnceLock::new();
+    POOL.get_or_init(|| Arc::new(Pool::new(Settings::new("scheduler", cores()), worker::make_executor)))
+}
+
+fn cores() -> usize {
+    thread::available_parallelism().map_or(1, usize::from)
+}
+
+pub fn add(natives: &Natives, transfer: &Rc<Transfer>) -> Result<()> {
+    let sender = Sender::new(natives.lua, transfer)?;
+    natives.add("new_pool", move |lua, _, options: Table| match settings(lua, &sender, &options) {
+        Ok(settings) => {
+            let pool = Arc::new(Pool::new(settings, worker::make_executor));
+            (from_handle(lua, Handle::Pool(pool)).ok(), None)
+        }
+        Err(refused) => (None, Some(refused)),
+    })?;
+    natives.add("pool_size", |_, _, this: Value| of(&this).settings().size)?;
+    natives.add("is_pool", |_, _, this: This<PoolHandle>| this.left().is_some())?;
+    natives.add("pool_close", |_, _, this: Value| of(&this).close())?;
+    natives.add("pool_cancel_all", |_, _, this: Value| of(&this).cancel_all())?;
+    natives.add("pool_is_done", |_, _, this: Value| of(&this).is_done())?;
+    natives.add("pool_is_full", |_, _, this: Value| of(&this).is_full())?;
+    natives.add("pool_watch", |_, vm, this: Value| of(&this).watch(&vm.completions()))?;
+    // How many tasks wait for pools: one more, one less, or none any more.
+    natives.add("pool_waits", |_, vm, change: i32| {
+        vm.pool_waits.set(if change == 0 { 0 } else { vm.pool_waits.get().saturating_add_signed(change as isize) });
+    })?;
+    natives.add("is_own_pool", |_, vm, this: Value| vm.seat.get().is_some_and(|seat| seat.is_of(&of(&this))))?;
+    let figures = natives.lua.create_function(|lua, this: Value| figures(lua.create_table()?, &of(&this)))?;
+    natives.table.raw_set("pool_figures", figures)
+}
+
+/// What Lua has checked to be the options of a pool.
+fn settings(lua: &Lua, sender: &Sender, options: &Table) -> std::result::Result<Settings, String> {
+    let number = |name| options.raw_get::<Option<f64>>(name).ok().flatten();
+    let count = |name, otherwise| number(name).map_or(otherwise, |number| number as usize);
+    let mut settings = Settings::new("pool", count("size", cores()));
+    if let Ok(Some(name)) = options.raw_get::<Option<mlua::LuaString>>("name") {
+        settings.name = name.to_string_lossy();
+    }
+    settings.queue = count("queue", settings.queue);
+    settings.concurrency = count("concurrency", settings.concurrency);
+    settings.memory_limit = number("memory_limit").map(|bytes| bytes as usize);
+    if let Some(seconds) = number("idle") {
+        settings.idle = Duration::try_from_secs_f64(seconds.max(0.0)).ok();
+    }
+    if let Ok(Some(init)) = options.raw_get::<Option<Table>>("init") {
+        settings.init = Some(sender.request(lua, &init, None)?);
+    }
+    Ok(settings)
+}
+
+fn figures(table: Table, pool: &Pool) -> Result<Table> {
+    let figures = pool.figures();
+    table.raw_set("size", pool.settings().size)?;
+    table.raw_set("workers", figures.workers)?;
+    table.raw_set("idle", figures.idle)?;
+    table.raw_set("queued", figures.queued)?;
+    table.raw_set("running", figures.running)?;
+    table.raw_set("done", figures.done)?;
+    table.raw_set("failed", figures.failed)?;
+    table.raw_set("cancelled", figures.cancelled)?;
+    Ok(table)
+}

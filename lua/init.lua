@@ -38,7 +38,7 @@ end
 function scheduler.stats()
   local stats = native.stats()
   stats.microtasks_pending, stats.microtasks_run = loop.microtask_count()
-  stats.tasks_waiting, stats.tasks_resumed = waiters.waiting, wait.resumed
+  stats.tasks_waiting, stats.tasks_resumed = stats.tasks_waiting + waiters.waiting, wait.resumed
   stats.errors = errors.reported
   return stats
 end
@@ -112,6 +112,10 @@ end)
 
 local pool = once(function()
   return load_part("pool.lua", native, compat, check, parallel(), map)
+end)
+
+local channel = once(function()
+  return load_part("channel.lua", native, compat, check, errors, wait, loop)
 end)
 
 --- Loads the tasks, which bring their own `start`.
@@ -197,6 +201,12 @@ local makers = {
     fields.mutex = native.new_mutex
     return fields
   end,
+  channel = function()
+    return channel().new
+  end,
+  select = function()
+    return load_part("select.lua", native, check, channel())
+  end,
   queue = function()
     return load_part("queue.lua", check, errors, wait, waiters, fifo)
   end,
@@ -230,6 +240,7 @@ setmetatable(scheduler, {
 local function load_class(name)
   if name == "mutex" then return shared_mutex() end
   if name == "pool" then return pool().class end
+  if name == "channel" then return channel().class end
   return shared().classes[name]
 end
 

@@ -44,6 +44,8 @@ local loop = {
   overlapping = {},
   --- The coroutine in which the callback of an interval (by slot) still waits.
   waiting = setmetatable({}, { __mode = "v" }),
+  --- The nodes of those that wait for what others may do, by their places (see src/worker/shared/mod.rs).
+  places = setmetatable({}, { __mode = "v" }),
   --- Whether immediates were set that have not had their part of a turn.
   has_immediates = false,
   --- Whether there are rejected promises of which it is not known yet whether somebody handles them.
@@ -292,16 +294,25 @@ local function run_tasks()
   until ran == 0 or stopped or has_run_out or is_empty(deferred) and not is_ready()
 end
 
+--- Somebody has ended the wait at a place; or, at none, has left, and so leaves less to wait for.
+local function woken(place)
+  local node = loop.places[place]
+  if node then
+    node.list.woken(node)
+  elseif place == 0 and loop.others_left then
+    loop.others_left()
+  end
+end
+
 local function settle_completion(number, ...)
   if number == nil then return false end
   if number > 0 then
     loop.settle(number, ...)
-  elseif number < 0 then
-    loop.woken(-number)
-  elseif (...) then
+  elseif number == 0 and (...) then
     loop.interrupted(...)
-  elseif loop.pool_changed then
-    loop.pool_changed()
+  else
+    woken(-number)
+    if number == 0 and loop.pool_changed then loop.pool_changed() end
   end
   return true
 end
@@ -445,13 +456,14 @@ end
 --- Drops all that is scheduled: what a job leaves behind must not run into the next one.
 function loop.discard()
   native.discard()
-  for _, slots in ipairs({ callbacks, overlapping, waiting }) do
+  if loop.discard_locks then loop.discard_locks() end
+  if loop.discard_channels then loop.discard_channels() end
+  for _, slots in ipairs({ callbacks, overlapping, waiting, loop.places }) do
     for slot in pairs(slots) do
       slots[slot] = nil
     end
   end
   fifo.clear(deferred)
-  if loop.discard_places then loop.discard_places() end
   if loop.discard_lines then loop.discard_lines() end
   wait.discard()
 end

@@ -11,7 +11,7 @@ local WAKE = wait.WAKE
 local Mutex = { __name = "scheduler.shared.mutex" }
 Mutex.__index = Mutex
 
-local nodes = {} -- those that wait, by their places
+local places = loop.places
 local holds = {} -- what this VM holds, by the mutex: the place, and the task in `owner`
 
 local function refuse_self(self, name)
@@ -24,23 +24,21 @@ local take_out = list.remove
 
 function list.remove(node)
   take_out(node)
-  nodes[node.place] = nil
+  places[node.place] = nil
   if not node.is_held then native.mutex_leave(node.place) end
 end
 
---- Wakes who waits at a place: it holds the mutex now.
-function loop.woken(place)
-  local node = nodes[place]
-  if not node then return end
+--- Wakes who waits: it holds the mutex now.
+function list.woken(node)
   node.is_held = true
   wait.leave(node)
-  node.woken, node.value = true, place
+  node.woken, node.value = true, node.place
   wait.make_ready(node)
 end
 
 --- When a job has ended, whose places were left.
-function loop.discard_places()
-  nodes, holds = {}, {}
+function loop.discard_locks()
+  holds = {}
 end
 
 local function hold(self, place)
@@ -58,7 +56,7 @@ local function wait_for(self, seconds, node)
     node.woken, node.value = true, place
     return WAKE
   end
-  nodes[place] = node
+  places[place] = node
   return waiters.wait(list, seconds, node)
 end
 

@@ -33,10 +33,16 @@ local function NO_JOB() end
 local function LEAVE() end
 local function DONE() end
 
---- Hands in what a job came to.
-local function finish(run, list)
+--- Hands in the results of a job.
+local function hand_in(run, list)
   local refused = done(run, list)
   if refused then native.fail(run, "error", refused) end
+end
+
+--- Notes that a job has returned. What it leaves behind is dropped before anybody hears of its end.
+local function finish(run, list)
+  if worker.tasks then return worker.tasks.finish(hand_in, run, list) end
+  return hand_in(run, list)
 end
 
 --- The first result of a part that cannot cross, and why.
@@ -47,9 +53,9 @@ local function first_refused(results, before)
   end
 end
 
-local function finish_part(run, this)
+local function hand_in_part(run, this)
   local results = this.results
-  results[1], results[2] = native.elapsed(run), this.failures or false
+  results[1], results[2] = this.seconds, this.failures or false
   local refused = done(run, results)
   while refused do
     local at, reason = first_refused(results, this.values[1] - HEADER - 1)
@@ -71,7 +77,9 @@ local function run_part(run, this)
     this.at = i
     results[i] = (fn(values[i], before + i))
   end
-  finish_part(run, this)
+  this.seconds = native.elapsed(run)
+  if worker.tasks then return worker.tasks.finish(hand_in_part, run, this) end
+  return hand_in_part(run, this)
 end
 
 local function new_part(run, values, id)

@@ -2,14 +2,19 @@
 
 local native, worker, errors, outcome, loop, task = ...
 
-local find, next, pairs, type = string.find, next, pairs, type
+local find, pairs, type = string.find, pairs, type
 local job_natives = worker.native
 local HEADER = worker.HEADER
 local STUCK = "the job waits, and nothing is left that could wake it"
 
 local tasks = {}
 local waiting = {} -- the coroutines of the jobs that wait, by their numbers
-local has_ended = false -- whether one has ended in the turns that are running
+local ended = {} -- what is to be handed in: functions, and their arguments
+
+--- Hands in the end of a job, by a function, once what it leaves behind is dropped.
+function tasks.finish(hand_in, run, result)
+  ended[#ended + 1] = { hand_in = hand_in, run = run, result = result }
+end
 
 --- Whether an error says that there was no memory left. Lua raises a string, mlua an object.
 local function is_out_of_memory(err, text)
@@ -29,16 +34,23 @@ local function go_on(run, part, err, text, traceback)
   worker.unfinished[#worker.unfinished + 1] = { run = run, part = part }
 end
 
---- Hands in the error of a job.
+local function hand_in_error(run, failure)
+  return job_natives.fail(run, failure.kind, failure.message, failure.traceback, failure.value, failure.position)
+end
+
+--- Notes the error of a job.
 local function fail(run, part, err, traceback)
   local text = errors.describe(err)
+  local failure = { kind = "error", message = text, traceback = traceback }
   if is_out_of_memory(err, text) then
-    -- What it has is used up: the next job gets a fresh one.
-    worker.is_unfit = true
-    return job_natives.fail(run, "memory", "not enough memory", traceback)
+    -- What the worker has is used up: the next job gets a fresh one.
+    worker.is_unfit, failure.kind, failure.message = true, "memory", "not enough memory"
+  elseif part and part.goes_on then
+    return go_on(run, part, err, text, traceback)
+  else
+    failure.value, failure.position = { err, n = 1 }, part and part.at - HEADER
   end
-  if part and part.goes_on then return go_on(run, part, err, text, traceback) end
-  return job_natives.fail(run, "error", text, traceback, { err, n = 1 }, part and part.at - HEADER)
+  return tasks.finish(hand_in_error, run, failure)
 end
 
 --- Takes a job whose coroutine has failed before it waited.
@@ -54,7 +66,6 @@ function tasks.look_after(co, run, part)
   worker.waiting = worker.waiting + 1
   outcome.origins[co] = "a job"
   outcome.watch(co).on_end = function(_, result)
-    has_ended = true
     if waiting[run] ~= co then return end
     waiting[run] = nil
     worker.waiting = worker.waiting - 1
@@ -68,17 +79,17 @@ function loop.interrupted(run)
   if co then task.stop(co, "the job was cancelled") end
 end
 
---- Turns the loop until a job that waits has ended, or there is room for another one that is there.
+--- Turns the loop until a job that waits has ended or is to go on, or there is room for another one that is there.
 local function turn(has_room)
-  has_ended = false
+  local function is_done()
+    return #ended > 0 or #worker.unfinished > 0 or has_room and job_natives.has_jobs()
+  end
   native.set_room(has_room)
-  loop.turn_until(function()
-    return has_ended or has_room and job_natives.has_jobs()
-  end)
+  loop.turn_until(is_done)
   native.set_room(false)
-  if has_ended or has_room and job_natives.has_jobs() then return end
+  if is_done() then return end
   for run in pairs(waiting) do
-    job_natives.fail(run, "error", STUCK)
+    tasks.finish(hand_in_error, run, { kind = "error", message = STUCK })
   end
   waiting, worker.waiting = {}, 0
 end
@@ -97,8 +108,14 @@ end
 --- Does what is to be done before the next job is taken. `has_none` if there is none to take now.
 function tasks.attend(has_none)
   local has_room = worker.waiting < worker.concurrency
-  if worker.waiting > 0 and (has_none or not has_room) and next(worker.unfinished) == nil then turn(has_room) end
-  if worker.waiting == 0 then tidy_up() end
+  local is_idle = #ended == 0 and #worker.unfinished == 0
+  if worker.waiting > 0 and is_idle and (has_none or not has_room) then turn(has_room) end
+  if worker.waiting == 0 and #worker.unfinished == 0 then tidy_up() end
+  for i = 1, #ended do
+    local one = ended[i]
+    ended[i] = nil
+    one.hand_in(one.run, one.result)
+  end
 end
 
 --- Goes on with what the pool has each worker call first, if it waits; returns what went wrong.
@@ -106,8 +123,8 @@ function tasks.initialise(co, ok, what)
   if not ok then return errors.describe(what) .. "\n" .. outcome.traceback_of(co, what) end
   local result
   outcome.origins[co] = "the init of the pool"
-  outcome.watch(co).on_end = function(_, ended)
-    result = ended
+  outcome.watch(co).on_end = function(_, how)
+    result = how
   end
   loop.turn_until(function()
     return result

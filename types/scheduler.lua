@@ -51,7 +51,7 @@
 ---@field immediates_run integer Immediates that ran.
 ---@field microtasks_pending integer Microtasks that are queued.
 ---@field microtasks_run integer Microtasks that ran.
----@field tasks_waiting integer Coroutines that wait in lists: in `join`, for jobs, scopes, locks, events and queues.
+---@field tasks_waiting integer Coroutines that wait in lists: in `join`, for jobs, scopes, locks, events, queues, channels.
 ---@field tasks_resumed integer Coroutines that the loop started or woke. `task.spawn` starts them without the loop.
 ---@field jobs_pending integer Jobs whose outcome is still to come.
 ---@field jobs_sent integer Jobs that were sent from this Lua state.
@@ -71,7 +71,7 @@
 --- * `"cancelled"`: the task or promise was cancelled, or the scope that it is in;
 --- * `"timeout"`: the time of `timeout`, or of a `scope` or `execute_tasks`, was over;
 --- * `"task"`: a task of `execute_tasks` failed;
---- * `"closed"`: the queue is closed;
+--- * `"closed"`: the queue or channel is closed;
 --- * `"error"`: the function of a job raised, or its results cannot cross;
 --- * `"lost"`: the worker of a job died or could not be made, or this process was forked while the job was in flight;
 ---   or a task ended where other code had resumed it, so that nothing is known of its results.
@@ -844,6 +844,80 @@ function Queue:close() end
 ---How many values are in it.
 ---@return integer
 function Queue:len() end
+
+-- Channels ---------------------------------------------------------------------------------------------------------
+
+---Messages between tasks, in this Lua state and in workers: first in first out, first come first served (Go: `chan`).
+---Called, it receives: `for value in channel do` goes on until the channel is closed and empty, or a message begins with
+---nil. `#` gives its length. The same channel is the same object, however often it arrives.
+---@class scheduler.Channel
+---@operator len: integer
+---@overload fun(): ...: any
+local Channel = {}
+
+---Makes a channel with room for so many messages.
+---
+---Raises if the capacity is neither a whole number nor `math.huge`.
+---@param capacity? integer With 0, which is the default, each send waits for a receiver.
+---@return scheduler.Channel
+function scheduler.channel(capacity) end
+
+---Sends all values as one message; waits until it is received or there is room.
+---
+---Raises if a value cannot cross; a `scheduler.Error` of the kind "closed" if the channel is closed, also while it waits.
+---@param ... any
+---@return boolean sent
+function Channel:send(...) end
+
+---As `send`. False and "timeout" if that takes too long: the message is not sent then.
+---@param seconds number
+---@param ... any
+---@return boolean sent
+---@return "timeout"? reason
+function Channel:send_timeout(seconds, ...) end
+
+---Sends if somebody waits for a message or there is room. Raises as `send` does.
+---@param ... any
+---@return boolean sent
+function Channel:try_send(...) end
+
+---Takes the first message, and waits for one if there is none: its values. Nil and "timeout" if that takes too long; nil
+---and "closed" when the channel is closed and empty.
+---@param seconds? number
+---@return any ...
+function Channel:recv(seconds) end
+
+---Takes the first message: true and its values. False if there is none, and "closed" if there will be none.
+---@return boolean received
+---@return any ...
+function Channel:try_recv() end
+
+---Closes the channel: what is in it can still be received, a send raises. Closed before: does nothing.
+function Channel:close() end
+
+---Whether the channel was closed; there may be messages in it.
+---@return boolean
+function Channel:is_closed() end
+
+---How many messages are in it; those of sends that wait are not counted.
+---@return integer
+function Channel:len() end
+
+---What `select` does one of: a list of cases, `{ channel, "recv" }` or `{ channel, "send", values... }`. A case with nils
+---among its values has their number in `n`.
+---@class scheduler.Cases
+---@field timeout? number Seconds to wait at the most.
+---@field default? boolean Whether it does not wait at all.
+---@field [integer] { [1]: scheduler.Channel, [2]: "recv"|"send", [integer]: any, n?: integer }
+
+---Does one of the cases, one at random if several can be done, and waits if none can. Returns its index and what it
+---received: nil and "closed" from a channel that is closed and empty. Nil and "timeout", or "default", if none was done.
+---
+---Raises an error of the kind "closed" if the case is a send to a closed channel.
+---@param cases scheduler.Cases
+---@return integer? index
+---@return any ...
+function scheduler.select(cases) end
 
 -- Coroutines in tasks ---------------------------------------------------------------------------------------------
 

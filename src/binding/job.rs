@@ -18,6 +18,9 @@ impl UserData for MappedFunction {}
 
 /// Parks the Lua thread. In a worker, while its jobs wait for other threads, another worker takes its place.
 pub fn park(vm: &Vm) -> std::io::Result<()> {
+    if vm.spin() {
+        return Ok(());
+    }
     let Some(seat) = vm.seat.get() else { return vm.park() };
     if vm.has_room.get() && !seat.listen(&vm.completions()) {
         return Ok(());

@@ -27,8 +27,9 @@ use crate::vm::transfer::Transfer;
 const REGISTRY_NAME: &str = "scheduler.module";
 
 /// The Lua parts of the module, by their file names in `lua/`.
-const PARTS: [(&str, &str); 31] = [
+const PARTS: &[(&str, &str)] = &[
     ("awaitable.lua", include_str!("../../lua/awaitable.lua")),
+    ("channel.lua", include_str!("../../lua/channel.lua")),
     ("check.lua", include_str!("../../lua/check.lua")),
     ("clock.lua", include_str!("../../lua/clock.lua")),
     ("compat.lua", include_str!("../../lua/compat.lua")),
@@ -51,6 +52,7 @@ const PARTS: [(&str, &str); 31] = [
     ("promisify.lua", include_str!("../../lua/promisify.lua")),
     ("queue.lua", include_str!("../../lua/queue.lua")),
     ("scope.lua", include_str!("../../lua/scope.lua")),
+    ("select.lua", include_str!("../../lua/select.lua")),
     ("semaphore.lua", include_str!("../../lua/semaphore.lua")),
     ("shared.lua", include_str!("../../lua/shared.lua")),
     ("shared_mutex.lua", include_str!("../../lua/shared_mutex.lua")),

@@ -79,6 +79,7 @@ fn stats(table: Table, vm: &Vm) -> Result<Table> {
     table.raw_set("timers_fired", counters.timers_fired)?;
     table.raw_set("immediates_run", counters.immediates)?;
     table.raw_set("jobs_pending", vm.jobs_in_flight())?;
+    table.raw_set("tasks_waiting", vm.channels.waits())?;
     table.raw_set("jobs_sent", vm.jobs_sent())?;
     table.raw_set("workers", pool::default().figures().workers)?;
     table.raw_set("shared", shared::count())?;

@@ -33,6 +33,7 @@ struct WorkerVm {
 struct Worker {
     seat: Rc<Seat>,
     transfer: Rc<Transfer>,
+    vm: Rc<Vm>,
     environment: RefCell<Option<Arc<Environment>>>,
     /// What was taken and not handed in: when, and the function of the map that it is a part of.
     runs: RefCell<HashMap<RunNumber, (Instant, Option<Arc<Mapped>>)>>,
@@ -54,6 +55,7 @@ impl WorkerVm {
         let _ = vm.seat.set(Rc::clone(seat));
         seat.set_interrupt(Arc::new(Stopper { completions: Arc::downgrade(&vm.completions()) }));
         let worker = Rc::new(Worker {
+            vm: Rc::clone(&vm),
             seat: Rc::clone(seat),
             transfer: Rc::clone(&transfer),
             environment: RefCell::default(),
@@ -133,6 +135,7 @@ impl Worker {
                 Taken::Nothing => return false.into_lua_multi(lua),
                 Taken::Leave => return Ok(MultiValue::new()),
             };
+            self.vm.channels.resume();
             match self.take_in(lua, &request) {
                 Ok(call) => {
                     let id = request.mapped.as_ref().map(|mapped| mapped.id);
@@ -164,7 +167,13 @@ impl Worker {
     }
 
     fn end(&self, run: RunNumber, outcome: Outcome) {
-        self.runs.borrow_mut().remove(&run);
+        let mut runs = self.runs.borrow_mut();
+        runs.remove(&run);
+        if runs.is_empty() {
+            // What the results hold counts for itself.
+            self.vm.channels.pause();
+        }
+        drop(runs);
         self.seat.end(run, outcome);
     }
 

@@ -5,6 +5,8 @@
 //! Any thread posts; the Lua thread alone takes, all that is there at once, at one point of its turn. Only the post
 //! that finds the queue empty wakes the Lua thread: one wake-up for a batch, however long it grows until it is taken.
 
+use std::process;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 
 use tokio::sync::Notify;
@@ -14,8 +16,12 @@ use super::descriptor::Signal;
 /// Results on their way to the Lua thread.
 #[derive(Debug)]
 pub struct CompletionQueue<T> {
+    /// The process that takes from it.
+    pid: u32,
     /// A std mutex: it is held for a push or a swap, and never over an await.
     state: Mutex<State<T>>,
+    /// Whether the batch is not empty: changed under the lock, looked at without.
+    has_batch: AtomicBool,
     parked: Notify,
     /// What wakes a host that waits in a loop of its own.
     descriptor: OnceLock<Signal>,
@@ -31,7 +37,13 @@ impl<T> CompletionQueue<T> {
     /// An empty queue.
     pub fn new() -> Self {
         let state = State { batch: Vec::new(), closed: false };
-        CompletionQueue { state: Mutex::new(state), parked: Notify::new(), descriptor: OnceLock::new() }
+        CompletionQueue {
+            pid: process::id(),
+            state: Mutex::new(state),
+            has_batch: AtomicBool::new(false),
+            parked: Notify::new(),
+            descriptor: OnceLock::new(),
+        }
     }
 
     /// Adds a result; it is dropped when nobody will take it any more.
@@ -42,6 +54,7 @@ impl<T> CompletionQueue<T> {
         }
         let first = state.batch.is_empty();
         state.batch.push(result);
+        self.has_batch.store(true, Ordering::Release);
         // Release, then notify: the Lua thread would else wake up only to wait for this lock.
         drop(state);
         if first {
@@ -54,12 +67,18 @@ impl<T> CompletionQueue<T> {
 
     /// Takes all that was posted.
     pub fn take(&self) -> Vec<T> {
-        std::mem::take(&mut self.lock().batch)
+        // What is posted after this look wakes the thread, or keeps it from parking.
+        if self.is_empty() {
+            return Vec::new();
+        }
+        let mut state = self.lock();
+        self.has_batch.store(false, Ordering::Release);
+        std::mem::take(&mut state.batch)
     }
 
     /// Whether there is nothing to take.
     pub fn is_empty(&self) -> bool {
-        self.lock().batch.is_empty()
+        !self.has_batch.load(Ordering::Acquire)
     }
 
     /// Whether posts are in vain because the Lua state is gone.
@@ -67,10 +86,16 @@ impl<T> CompletionQueue<T> {
         self.lock().closed
     }
 
+    /// Whether it is this process that takes from it. If not, a thread that is not there may hold the lock.
+    pub fn is_taken_here(&self) -> bool {
+        self.pid == process::id()
+    }
+
     /// Drops what is there and what comes.
     pub fn close(&self) {
         let mut state = self.lock();
         state.closed = true;
+        self.has_batch.store(false, Ordering::Release);
         let dropped = std::mem::take(&mut state.batch);
         drop(state);
         drop(dropped);

@@ -213,7 +213,7 @@ impl<'a> Encoder<'a> {
                 Ok(Kind::Function)
             }
             other => {
-                if let Some(handle) = (self.transfer.to_handle)(other) {
+                if let Some(handle) = (self.transfer.to_handle)(self.lua, other) {
                     self.heads.push(Kind::Shared as u8);
                     self.heads.extend((self.handles.len() as u32).to_le_bytes());
                     self.handles.push(handle);

@@ -3,6 +3,7 @@
 //! The Lua side (`lua/`) resumes coroutines and calls callbacks; it is given numbers by the [`Vm`] and keeps the Lua
 //! values under them. So no handle into Lua is held here, however much is scheduled.
 
+pub mod channels;
 pub mod decode;
 pub mod encode;
 pub mod origin;
@@ -15,18 +16,27 @@ use std::collections::{HashMap, VecDeque};
 use std::io;
 use std::os::fd::{AsRawFd, RawFd};
 use std::rc::Rc;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
+use std::thread;
 use std::time::{Duration, Instant};
 
 use crate::engine::{Delay, Engine, Id, Nanos, Origin, Repeat, Slot, Work};
 use crate::runtime::{CompletionQueue, Reactor, WakeDescriptor};
 use crate::worker::{Completion, Job, JobNumber, Outcome, Pool, Refusal, Request, Seat, Waker};
+use channels::{Channels, Waited};
 use origin::Origins;
 use places::Places;
 
 /// A park takes several microseconds of work. Timers that were set in a row are due in a row, microseconds apart: those
 /// of this span (ns) share one wake-up.
 const SHORTEST_WAIT: Nanos = 50_000;
+
+/// How long a thread whose tasks wait for channels looks for a message before it parks: longer than another thread takes
+/// to answer, and not much longer than it takes to park and to be woken.
+const SPIN: Duration = Duration::from_micros(10);
+
+/// How many parks there are at the most between two looks that were in vain.
+const MOST_SKIPS: u32 = 256;
 
 /// What belongs to one Lua state. It is touched by the state's thread alone, and lives as long as the state.
 #[derive(Debug)]
@@ -43,6 +53,8 @@ pub struct Vm {
     pub pool_waits: Cell<usize>,
     /// What is locked, or waited for, between VMs.
     pub places: Places,
+    /// Its channels, and the tasks that wait for these.
+    pub channels: Channels,
     process: RefCell<Process>,
     /// Completions that were taken from the queue and not handed to Lua yet.
     taken: RefCell<VecDeque<Completion>>,
@@ -52,6 +64,8 @@ pub struct Vm {
     jobs_sent: Cell<JobNumber>,
     /// Whether there is a descriptor.
     is_embedded: Cell<bool>,
+    /// How many parks there were since the thread has looked for a message in vain, and how many there are to be.
+    spins: Cell<(u32, u32)>,
     /// The last of the jobs that a fork has lost, until Lua is told.
     lost_jobs: Cell<Option<JobNumber>>,
 }
@@ -92,6 +106,12 @@ impl Process {
     }
 }
 
+/// Whether another thread can run while one looks for its message.
+fn has_cores() -> bool {
+    static HAS_CORES: OnceLock<bool> = OnceLock::new();
+    *HAS_CORES.get_or_init(|| thread::available_parallelism().is_ok_and(|cores| cores.get() > 1))
+}
+
 impl Vm {
     /// A VM in which nothing is scheduled and nothing is started.
     pub fn new() -> Self {
@@ -102,12 +122,14 @@ impl Vm {
             has_room: Cell::new(false),
             pool_waits: Cell::new(0),
             places: Places::default(),
+            channels: Channels::default(),
             process: RefCell::new(Process::new()),
             taken: RefCell::default(),
             fired: Cell::default(),
             jobs: RefCell::default(),
             jobs_sent: Cell::new(0),
             is_embedded: Cell::new(false),
+            spins: Cell::default(),
             lost_jobs: Cell::new(None),
         }
     }
@@ -176,18 +198,33 @@ impl Vm {
 
     /// Whether something is left that will, or could, make work.
     pub fn is_alive(&self) -> bool {
-        self.waits_for_others() || self.has_lost_jobs() || self.engine.borrow().is_alive()
+        !self.jobs.borrow().is_empty()
+            || self.places.is_waiting()
+            || self.pool_waits.get() > 0
+            || self.has_lost_jobs()
+            || self.engine.borrow().is_alive()
+            || self.channels.waits_for_others()
+            // After that: whoever was the last other one may just have told us something.
+            || self.has_completions()
     }
 
-    /// Whether something is to come from other threads.
+    /// Whether tasks wait for what other threads may do. Those that wait for channels, this one's own tasks as well.
     pub fn waits_for_others(&self) -> bool {
-        !self.jobs.borrow().is_empty() || self.places.is_waiting() || self.pool_waits.get() > 0
+        !self.jobs.borrow().is_empty()
+            || self.places.is_waiting()
+            || self.pool_waits.get() > 0
+            || self.channels.is_waiting()
     }
 
     /// The queue into which other threads post for this VM.
     pub fn completions(&self) -> Arc<CompletionQueue<Completion>> {
         self.leave_parent_process();
         Arc::clone(&self.process.borrow().completions)
+    }
+
+    /// Waits for the cases of channels that were tried.
+    pub fn wait_for_cases(&self) -> Waited {
+        self.channels.wait(self.new_waker())
     }
 
     /// What tells this VM that one of its places need not wait any more.
@@ -206,6 +243,27 @@ impl Vm {
             None => reactor.insert(Reactor::new()?),
         };
         reactor.park(wait, completions)
+    }
+
+    /// While tasks wait for channels: looks for a completion for a short time, without parking, and returns whether one
+    /// came. Each time in vain doubles the number of parks before it looks again, so an idle thread does not look.
+    pub fn spin(&self) -> bool {
+        if !self.channels.is_waiting() || self.time_to_wait().is_none() || !has_cores() {
+            return false;
+        }
+        let completions = Arc::clone(&self.process.borrow().completions);
+        let (skipped, skips) = self.spins.get();
+        if skipped < skips {
+            self.spins.set((skipped + 1, skips));
+            return !completions.is_empty();
+        }
+        let end = Instant::now() + SPIN;
+        while completions.is_empty() && Instant::now() < end {
+            std::hint::spin_loop();
+        }
+        let came = !completions.is_empty();
+        self.spins.set((0, if came { 0 } else { (2 * skips).clamp(1, MOST_SKIPS) }));
+        came
     }
 
     /// `None` if there is work already, else how long there will be none: `Some(None)` is for ever.
@@ -302,6 +360,7 @@ impl Vm {
     /// Forgets all timers and waits, and leaves all places; time and counters go on.
     pub fn discard(&self) {
         self.places.leave_all();
+        self.channels.discard();
         self.engine.borrow_mut().discard();
     }
 
@@ -316,6 +375,7 @@ impl Vm {
         std::mem::forget(std::mem::replace(&mut *process, Process::new()));
         self.taken.borrow_mut().clear();
         self.places.forget_waits();
+        self.channels.rewake(&Waker::new(&process.completions));
         let jobs = self.jobs.take();
         if !jobs.is_empty() {
             // A thread of the parent may have held their locks.
@@ -338,6 +398,8 @@ impl Default for Vm {
 impl Drop for Vm {
     fn drop(&mut self) {
         self.leave_parent_process();
+        // What tasks were given and have not taken goes to others.
+        self.channels.discard();
         self.process.borrow().completions.close();
         // Nobody waits for them any more.
         for (_, Sent { job, pool }) in self.jobs.take() {

@@ -6,8 +6,7 @@ use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use crate::worker::shared::Mutex;
-use crate::worker::shared::mutex::Place;
+use crate::worker::shared::{Mutex, Place};
 
 /// See above.
 #[derive(Debug, Default)]

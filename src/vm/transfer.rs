@@ -187,7 +187,7 @@ impl Objects {
 type FieldName = (Vec<u8>, Vec<u8>);
 
 /// Gives the handle of a userdata of ours that crosses by reference.
-pub type ToHandle = fn(&Value) -> Option<Handle>;
+pub type ToHandle = fn(&Lua, &Value) -> Option<Handle>;
 
 /// Makes the userdata of a handle.
 pub type FromHandle = fn(&Lua, Handle) -> mlua::Result<Value>;

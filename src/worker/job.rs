@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::{fmt, mem};
 
 use super::shared::Handle;
-use super::shared::mutex::Place;
+use super::shared::Place;
 use crate::runtime::CompletionQueue;
 
 /// What tells the jobs of a VM apart.
@@ -109,8 +109,8 @@ pub struct Completion {
     pub outcome: Outcome,
 }
 
-/// Tells a VM that a place (see `shared/mutex.rs`) need not wait any more.
-#[derive(Debug)]
+/// Tells a VM that a place need not wait any more: see `shared/mutex.rs` and `shared/waiter.rs`.
+#[derive(Clone, Debug)]
 pub struct Waker(Weak<CompletionQueue<Completion>>);
 
 impl Waker {
@@ -119,9 +119,10 @@ impl Waker {
         Waker(Arc::downgrade(completions))
     }
 
-    /// Tells it; false if the VM is closed.
+    /// Tells it; false if the VM is closed, or that of the process which has forked this one.
     pub fn wake(&self, place: Place) -> bool {
-        let Some(completions) = self.0.upgrade().filter(|completions| !completions.is_closed()) else { return false };
+        let is_open = |queue: &Arc<CompletionQueue<Completion>>| queue.is_taken_here() && !queue.is_closed();
+        let Some(completions) = self.0.upgrade().filter(is_open) else { return false };
         completions.post(Completion { number: place, outcome: Outcome::Woken });
         true
     }

@@ -3,7 +3,9 @@
 
 mod atomic;
 mod buffer;
+mod channel;
 mod mutex;
+mod stored;
 mod table;
 
 use std::rc::Rc;
@@ -12,6 +14,7 @@ use std::sync::Arc;
 use mlua::{AnyUserData, Either, Function, Lua, Result, Table, UserData, UserDataFields, UserDataRef, Value};
 
 use super::Natives;
+use crate::vm::channels::Member;
 use crate::vm::transfer::{HAS_INTEGERS, Transfer};
 use crate::worker::{Handle, Pool, shared};
 
@@ -22,7 +25,7 @@ const CLASSES: &str = "scheduler.classes";
 const ARRIVED: &str = "scheduler.arrived";
 
 /// The fields of a metatable that a class may have.
-const META_FIELDS: [&str; 4] = ["__index", "__name", "__tostring", "__len"];
+const META_FIELDS: [&str; 5] = ["__index", "__name", "__tostring", "__len", "__call"];
 
 /// The greatest whole number up to which a float tells each from the next.
 const MOST_OF_FLOAT: i64 = (1 << 53) - 1;
@@ -42,6 +45,7 @@ struct Dictionary(Arc<shared::Table>);
 struct Mutex(Arc<shared::Mutex>);
 /// Not shared memory, but it crosses as that does.
 pub struct PoolHandle(pub Arc<Pool>);
+struct Channel(Rc<Member>);
 
 impl UserData for Atomic {
     fn add_fields<F: UserDataFields<Self>>(fields: &mut F) {
@@ -73,6 +77,12 @@ impl UserData for PoolHandle {
     }
 }
 
+impl UserData for Channel {
+    fn add_fields<F: UserDataFields<Self>>(fields: &mut F) {
+        add_class(fields, "channel");
+    }
+}
+
 /// Lets a metatable have what the Lua side has put into the class.
 fn add_class<T, F: UserDataFields<T>>(fields: &mut F, class: &'static str) {
     for name in META_FIELDS {
@@ -84,7 +94,7 @@ fn add_class<T, F: UserDataFields<T>>(fields: &mut F, class: &'static str) {
 }
 
 /// The handle of a userdata that crosses by reference.
-pub fn to_handle(value: &Value) -> Option<Handle> {
+pub fn to_handle(lua: &Lua, value: &Value) -> Option<Handle> {
     let userdata = value.as_userdata()?;
     if let Ok(atomic) = userdata.borrow::<Atomic>() {
         Some(Handle::Atomic(Arc::clone(&atomic.0)))
@@ -95,7 +105,8 @@ pub fn to_handle(value: &Value) -> Option<Handle> {
     } else if let Ok(mutex) = userdata.borrow::<Mutex>() {
         Some(Handle::Mutex(Arc::clone(&mutex.0)))
     } else {
-        userdata.borrow::<PoolHandle>().ok().map(|pool| Handle::Pool(Arc::clone(&pool.0)))
+        let pool = userdata.borrow::<PoolHandle>().ok().map(|pool| Handle::Pool(Arc::clone(&pool.0)));
+        pool.or_else(|| channel::to_handle(lua, userdata))
     }
 }
 
@@ -110,6 +121,7 @@ pub fn from_handle(lua: &Lua, handle: Handle) -> Result<Value> {
         Handle::Table(table) => (Arc::as_ptr(table).addr(), 0, 0),
         Handle::Mutex(mutex) => (Arc::as_ptr(mutex).addr(), 0, 0),
         Handle::Pool(pool) => (Arc::as_ptr(pool).addr(), 0, 0),
+        Handle::Channel(hold) => (Arc::as_ptr(hold.channel()).addr(), 0, 0),
     };
     let key = lua.create_string([address, start, len].map(usize::to_ne_bytes).concat())?;
     if let Some(userdata) = arrived.raw_get::<Option<AnyUserData>>(&key)? {
@@ -121,6 +133,7 @@ pub fn from_handle(lua: &Lua, handle: Handle) -> Result<Value> {
         Handle::Table(table) => lua.create_userdata(Dictionary(table))?,
         Handle::Mutex(mutex) => lua.create_userdata(Mutex(mutex))?,
         Handle::Pool(pool) => lua.create_userdata(PoolHandle(pool))?,
+        Handle::Channel(hold) => channel::create(lua, hold)?,
     };
     arrived.raw_set(key, &userdata)?;
     Ok(Value::UserData(userdata))
@@ -136,7 +149,8 @@ pub fn add(natives: &Natives, transfer: &Rc<Transfer>) -> Result<()> {
     atomic::add(natives)?;
     buffer::add(natives)?;
     table::add(natives, transfer)?;
-    mutex::add(natives)
+    mutex::add(natives)?;
+    channel::add(natives, transfer)
 }
 
 /// Tells where the methods come from.

@@ -6,7 +6,7 @@ use mlua::Result;
 
 use super::super::Natives;
 use super::{Mutex, This, from_handle};
-use crate::worker::shared::mutex::Place;
+use crate::worker::shared::Place;
 use crate::worker::{Handle, shared};
 
 pub fn add(natives: &Natives) -> Result<()> {

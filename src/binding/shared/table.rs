@@ -4,13 +4,14 @@ use std::cell::Cell;
 use std::rc::Rc;
 use std::sync::Arc;
 
-use mlua::{Function, IntoLuaMulti, Lua, MultiValue, Result, Table, Value};
+use mlua::{Function, IntoLuaMulti, Lua, MultiValue, Result, Value};
 
 use super::super::Natives;
+use super::stored::{scalar, scalar_to_lua, to_lua, to_stored};
 use super::{Dictionary, This, from_handle};
-use crate::vm::transfer::{HAS_INTEGERS, Transfer, decode, encode};
+use crate::vm::transfer::Transfer;
 use crate::worker::Handle;
-use crate::worker::shared::table::{Scalar, Stored, Table as Shared};
+use crate::worker::shared::Table as Shared;
 
 /// What the natives say, as `lua/shared.lua` knows it: it is done, an argument is wrong, a value cannot cross, it was
 /// called by an update's function, that function has raised.
@@ -100,58 +101,4 @@ impl Drop for Updating<'_> {
 
 fn message(lua: &Lua, text: &str) -> Value {
     lua.create_string(text).map_or(Value::Nil, Value::String)
-}
-
-/// A value without anything in it. What is equal in Lua is equal here: floats that are whole are integers.
-fn scalar(value: &Value) -> Option<Scalar> {
-    match value {
-        Value::Boolean(boolean) => Some(Scalar::Boolean(*boolean)),
-        Value::Integer(integer) => Some(Scalar::Integer(*integer)),
-        Value::Number(number) if number.is_nan() => None,
-        Value::Number(number) if *number as i64 as f64 == *number && *number < i64::MAX as f64 => {
-            Some(Scalar::Integer(*number as i64))
-        }
-        Value::Number(number) => Some(Scalar::Number(number.to_bits())),
-        Value::String(string) => Some(Scalar::String(string.as_bytes().to_vec().into())),
-        _ => None,
-    }
-}
-
-fn scalar_to_lua(lua: &Lua, scalar: &Scalar) -> Result<Value> {
-    Ok(match scalar {
-        Scalar::Boolean(boolean) => Value::Boolean(*boolean),
-        Scalar::Integer(integer) => Value::Integer(*integer),
-        Scalar::Number(bits) => Value::Number(f64::from_bits(*bits)),
-        Scalar::String(string) => Value::String(lua.create_string(string)?),
-    })
-}
-
-fn to_lua(lua: &Lua, transfer: &Transfer, stored: Option<&Stored>) -> Result<Value> {
-    match stored {
-        None => Ok(Value::Nil),
-        Some(Stored::Scalar(scalar)) => scalar_to_lua(lua, scalar),
-        Some(Stored::Message(message)) => decode(lua, transfer, message)?.raw_get(1),
-    }
-}
-
-/// A value in the form in which it is kept; nil is none. Fails with the reason if it cannot cross.
-fn to_stored(
-    lua: &Lua,
-    transfer: &Transfer,
-    value: &Value,
-    is_negative_zero: bool,
-) -> std::result::Result<Option<Stored>, String> {
-    Ok(Some(Stored::Scalar(match value {
-        Value::Nil => return Ok(None),
-        Value::Integer(0) if !HAS_INTEGERS && is_negative_zero => Scalar::Number((-0.0_f64).to_bits()),
-        // Floats stay floats.
-        Value::Number(number) => Scalar::Number(number.to_bits()),
-        Value::Boolean(_) | Value::Integer(_) | Value::String(_) => scalar(value).ok_or("it is no scalar")?,
-        _ => {
-            let values: Table = lua.create_sequence_from([value]).map_err(|error| error.to_string())?;
-            let message = encode(lua, transfer, "value", &values, 1)
-                .map_err(|refused| refused.to_string().replacen("value #1", "the value", 1))?;
-            return Ok(Some(Stored::Message(message)));
-        }
-    })))
 }

@@ -2,14 +2,18 @@
 
 pub mod atomic;
 pub mod buffer;
+pub mod channel;
 pub mod mutex;
+pub mod stored;
 pub mod table;
+pub mod waiter;
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
 pub use atomic::Atomic;
 pub use buffer::Buffer;
+pub use channel::Hold;
 pub use mutex::Mutex;
 pub use table::Table;
 
@@ -28,6 +32,20 @@ pub enum Handle {
     Mutex(Arc<Mutex>),
     /// Workers.
     Pool(Arc<Pool>),
+    /// Messages.
+    Channel(Hold),
+}
+
+/// What tells those apart that wait, of all VMs, or hold what others wait for.
+pub type Place = u64;
+
+/// A place that nobody has.
+pub const NO_PLACE: Place = 0;
+
+/// A place that nobody has had.
+pub fn new_place() -> Place {
+    static LAST: AtomicU64 = AtomicU64::new(NO_PLACE);
+    LAST.fetch_add(1, Ordering::Relaxed) + 1
 }
 
 static COUNT: AtomicUsize = AtomicUsize::new(0);

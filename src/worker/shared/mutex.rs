@@ -8,16 +8,10 @@
 //! can be lost between the two, and nobody gets in between.
 
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{MutexGuard, PoisonError};
 
-use super::Counted;
+use super::{Counted, Place, new_place};
 use crate::worker::job::Waker;
-
-/// What tells those that have or want a lock apart.
-pub type Place = u64;
-
-static PLACES: AtomicU64 = AtomicU64::new(1);
 
 /// A lock.
 #[derive(Debug, Default)]
@@ -46,7 +40,7 @@ impl Mutex {
         if state.holder.is_some() {
             return None;
         }
-        let place = PLACES.fetch_add(1, Ordering::Relaxed);
+        let place = new_place();
         state.holder = Some(place);
         Some(place)
     }
@@ -54,7 +48,7 @@ impl Mutex {
     /// A place, and whether the lock is held now. If it is not, the waker is called when it is.
     pub fn lock(&self, waker: Waker) -> (Place, bool) {
         let mut state = self.state();
-        let place = PLACES.fetch_add(1, Ordering::Relaxed);
+        let place = new_place();
         if state.holder.is_none() {
             state.holder = Some(place);
             return (place, true);
@@ -96,6 +90,7 @@ impl Mutex {
 #[cfg(test)]
 mod tests {
     use std::sync::Arc;
+    use std::sync::atomic::{AtomicU64, Ordering};
 
     use super::*;
     use crate::runtime::CompletionQueue;

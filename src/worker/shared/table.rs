@@ -12,33 +12,11 @@ use std::collections::hash_map::RandomState;
 use std::hash::BuildHasher;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
-use super::{Counted, Handle};
-use crate::worker::Message;
+use super::Counted;
+use super::stored::{Scalar, Stored, bury};
 
 /// More than there are cores in most machines; a power of two.
 const SHARDS: usize = 32;
-
-/// A value without anything in it; the keys are such values.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub enum Scalar {
-    /// True or false.
-    Boolean(bool),
-    /// A whole number.
-    Integer(i64),
-    /// The bits of a float.
-    Number(u64),
-    /// A string.
-    String(Box<[u8]>),
-}
-
-/// What an entry has.
-#[derive(Debug)]
-pub enum Stored {
-    /// A value that is quickly made again.
-    Scalar(Scalar),
-    /// Any other one.
-    Message(Message),
-}
 
 /// Keys and values.
 #[derive(Debug)]
@@ -136,13 +114,6 @@ impl Table {
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
-
-    /// Takes all values out.
-    fn take_values(&mut self, values: &mut Vec<Arc<Stored>>) {
-        for shard in &self.shards {
-            values.extend(shard.lock().drain().filter_map(|(_, entry)| entry.value));
-        }
-    }
 }
 
 impl Default for Table {
@@ -152,20 +123,9 @@ impl Default for Table {
 }
 
 impl Drop for Table {
-    /// However deep tables lie in tables, this does not call itself.
     fn drop(&mut self) {
-        let mut values = Vec::new();
-        self.take_values(&mut values);
-        while let Some(value) = values.pop() {
-            let Some(Stored::Message(message)) = Arc::into_inner(value) else { continue };
-            for handle in message.handles {
-                if let Handle::Table(table) = handle
-                    && let Some(mut table) = Arc::into_inner(table)
-                {
-                    table.take_values(&mut values);
-                }
-            }
-        }
+        let values = |shard: &Shard| shard.lock().drain().filter_map(|(_, entry)| entry.value).collect::<Vec<_>>();
+        bury(self.shards.iter().flat_map(values).filter_map(Arc::into_inner));
     }
 }
 
@@ -206,8 +166,9 @@ impl Drop for Update<'_> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::count;
+    use super::super::{Handle, count};
     use super::*;
+    use crate::worker::Message;
 
     fn integer(n: i64) -> Stored {
         Stored::Scalar(Scalar::Integer(n))

@@ -1,0 +1,259 @@
+-- Channels: messages between tasks, in this VM and in others.
+--
+-- What a task waits for has a place, a number (see src/vm/channels.rs), by which the others end the wait. Its node is
+-- anchored in the channels that it waits for, so that a task is collected with a channel that nobody can use any more.
+-- As long as others can, the channel is pinned.
+
+local native, compat, check, errors, wait, loop = ...
+
+local error, pairs, type = error, pairs, type
+local pack, unpack = compat.pack, compat.unpack
+local current, leave, make_ready = wait.current, wait.leave, wait.make_ready
+local set_timer, suspend, WAKE = wait.set_timer, wait.suspend, wait.WAKE
+
+local send, send_list, drop_cases = native.channel_send, native.channel_send_list, native.channel_drop_cases
+local receive, begin_wait, take = native.channel_receive, native.channel_wait, native.channel_take
+local withdraw, give_up, anchors_of = native.channel_withdraw, native.channel_give_up, native.channel_anchors
+local has_others, is_waited_for = native.channel_has_others, native.channel_is_waited_for
+
+-- What natives return first (see src/binding/shared/channel.rs).
+local NOT_NOW, DONE, CLOSED, NOT_PLAIN, FAILED = 0, 1, 3, 4, 5 -- 2: done, and a list
+
+local channel = {}
+
+local pins, places = native.channel_pins, loop.places
+
+-- Waiting -----------------------------------------------------------------------------------------------------------
+
+local function unanchor(node)
+  local place = node.place
+  node.list, places[place] = nil, nil
+  for i = 1, #node do
+    node.anchors[i][place] = nil
+  end
+end
+
+--- After what a wait has ended with was taken or given back: its channels need not be kept if nobody waits for them.
+local function unpin(node)
+  for i = 1, #node do
+    local object = node[i]
+    if pins[object] and not is_waited_for(object) then pins[object] = nil end
+  end
+end
+
+local function anchor(node)
+  local anchors = {}
+  for i = 1, #node do
+    local object = node[i]
+    anchors[i] = anchors_of(object)
+    anchors[i][node.place] = node
+    if not pins[object] and has_others(object) then pins[object] = true end
+  end
+  node.anchors = anchors
+end
+
+-- What the nodes of all that wait have in the place of a list of waiters.
+local list = {}
+
+--- Takes a node out of its channels. What it has been given by then is taken, or given back.
+function list.remove(node)
+  node.woken = withdraw(node.place)
+  unanchor(node)
+  if not node.woken then unpin(node) end
+end
+
+--- Wakes a task whose wait was ended.
+function list.woken(node)
+  unanchor(node)
+  leave(node)
+  node.woken = true
+  make_ready(node)
+end
+
+local function give_back(node)
+  give_up(node.place)
+  unpin(node)
+end
+
+--- Nobody else can use some channel any more.
+function loop.others_left()
+  for object in pairs(pins) do
+    if not has_others(object) then pins[object] = nil end
+  end
+end
+
+--- When a job has ended, whose waits were ended.
+function loop.discard_channels()
+  for _, node in pairs(places) do
+    if node.list == list then unanchor(node) end
+  end
+  for object in pairs(pins) do
+    pins[object] = nil
+  end
+end
+
+--- Waits at a place, in the channels of the list `node`. Returns WAKE, or what somebody passed to `resume`; after WAKE,
+--- `node.woken` tells whether it has not timed out.
+local function wait_at(place, node, co, seconds)
+  node.co, node.place, node.list, node.give_back, node.value = co, place, list, give_back, node
+  places[place] = node
+  anchor(node)
+  if seconds then node.timer = set_timer(node, seconds) end
+  return suspend(node, co)
+end
+
+-- What natives return -----------------------------------------------------------------------------------------------
+
+local function refuse_closed()
+  local caller = check.caller()
+  error(errors.new("closed", (caller and caller .. ": " or "") .. "the channel is closed"), 0)
+end
+
+channel.refuse_closed = refuse_closed
+
+local function refuse_self(name, value)
+  check.raise(("calling '%s' on bad self (channel expected, got %s)"):format(name, type(value)))
+end
+
+--- The values of a message that was received.
+local function values(status, value)
+  if status == DONE then return value end
+  return unpack(value, 1, value.n)
+end
+
+local function ended(finish, context, node, ...)
+  if (...) ~= WAKE then return ... end
+  if not node.woken then return finish(context, nil) end
+  local status, case, value = take(node.place)
+  unpin(node)
+  if status == FAILED then check.raise(value) end
+  return finish(context, status, case, value)
+end
+
+--- Waits for one of the cases that were tried in vain in the channels of the list `node`, or to receive from `object`.
+--- Returns `finish(context, status, case, value)`, without a status after so many seconds; or what somebody passed to
+--- `resume`.
+function channel.wait(finish, context, node, seconds, object)
+  local co = current()
+  local status, case, value = begin_wait(object)
+  if status == FAILED then check.raise(value) end
+  if status ~= NOT_NOW then return finish(context, status, case, value) end
+  return ended(finish, context, node, wait_at(case, node, co, seconds))
+end
+
+channel.NOT_NOW, channel.CLOSED, channel.FAILED, channel.values = NOT_NOW, CLOSED, FAILED, values
+
+-- Sending -----------------------------------------------------------------------------------------------------------
+
+local Channel = { __name = "scheduler.channel" }
+Channel.__index = Channel
+
+--- What a status means to a sender: true if it has sent, false if it has to wait.
+local function has_sent(status, reason)
+  if status == DONE then return true end
+  if status == CLOSED then refuse_closed() end
+  if status == FAILED then check.raise(reason) end
+  return false
+end
+
+--- Sends; false if it has to wait.
+local function try_send(self, name, ...)
+  local status = send(self, ...)
+  if status == DONE then return true end
+  if status == NOT_PLAIN then return has_sent(send_list(self, pack(...))) end
+  if status == nil then refuse_self(name, self) end
+  return has_sent(status)
+end
+
+local function sent(_, status)
+  if status == nil then return false, "timeout" end
+  return has_sent(status)
+end
+
+--- Sends all values as one message; waits for a receiver or for room.
+function Channel:send(...)
+  return try_send(self, "send", ...) or channel.wait(sent, nil, { self })
+end
+
+--- As `send`. False and "timeout" if that takes longer than `seconds`: the message is not sent then.
+function Channel:send_timeout(seconds, ...)
+  if type(seconds) ~= "number" or seconds ~= seconds then check.bad_argument(1, "send_timeout", "number", seconds) end
+  if try_send(self, "send_timeout", ...) then return true end
+  return channel.wait(sent, nil, { self }, seconds)
+end
+
+--- Sends if somebody waits for a message or there is room. Returns whether it has.
+function Channel:try_send(...)
+  local is_sent = try_send(self, "try_send", ...)
+  if not is_sent then drop_cases() end
+  return is_sent
+end
+
+-- Receiving ---------------------------------------------------------------------------------------------------------
+
+local function received(_, status, _, value)
+  if status == nil then return nil, "timeout" end
+  if status == CLOSED then return nil, "closed" end
+  return values(status, value)
+end
+
+--- Takes the first message, and waits for one if there is none. Nil and "timeout" if that takes longer than `seconds`;
+--- nil and "closed" when the channel is closed and empty.
+function Channel:recv(seconds)
+  if seconds ~= nil then check.timeout(seconds, 1, "recv") end
+  local status, value = receive(self)
+  if status == DONE then return value end
+  if status == NOT_NOW then return channel.wait(received, nil, { self }, seconds, self) end
+  if status == nil then refuse_self("recv", self) end
+  if status == FAILED then check.raise(value) end
+  return received(nil, status, nil, value)
+end
+
+--- Takes the first message: true and its values; false if there is none, and "closed" if none will come.
+function Channel:try_recv()
+  local status, value = receive(self)
+  if status == NOT_NOW then return false end
+  if status == CLOSED then return false, "closed" end
+  if status == FAILED then check.raise(value) end
+  if status == nil then refuse_self("try_recv", self) end
+  return true, values(status, value)
+end
+
+--- `for value in channel do`: receives until the channel is closed and empty.
+function Channel:__call()
+  return Channel.recv(self)
+end
+
+-- The rest ----------------------------------------------------------------------------------------------------------
+
+--- Closes the channel: what is in it can still be received; sending raises, also a send that waits.
+function Channel:close()
+  if not native.channel_close(self) then refuse_self("close", self) end
+end
+
+--- Whether the channel was closed. There may be messages in it.
+function Channel:is_closed()
+  local is_closed = native.channel_is_closed(self)
+  if is_closed == nil then refuse_self("is_closed", self) end
+  return is_closed
+end
+
+--- How many messages are in it, those of senders that wait left out.
+function Channel:len()
+  return native.channel_length(self) or refuse_self("len", self)
+end
+
+Channel.__len = Channel.len
+
+function Channel:__tostring()
+  return ("channel %d"):format(native.channel_number(self) or 0)
+end
+
+channel.class = Channel
+
+function channel.new(capacity)
+  if capacity ~= nil then check.count(capacity, 0, 1, "channel") end
+  return native.new_channel(capacity or 0)
+end
+
+return channel

@@ -1,0 +1,651 @@
+local scheduler = require("scheduler")
+local attempt = require("spec.support.attempt")
+local child = require("spec.support.child")
+local memory = require("spec.support.memory")
+local virtual = require("spec.support.virtual")
+
+local task, run, await = scheduler.task, scheduler.parallel.run, scheduler.await
+local advance, recorder = virtual.advance, virtual.recorder
+
+--- Whether `for value in channel do` works in tasks: in PUC Lua 5.1 an iterator cannot yield.
+local can_yield_in_iterator = pcall == scheduler.pcall
+
+local function start_receiver(channel, record, seconds)
+  return task.spawn(function()
+    record((channel:recv(seconds)))
+  end)
+end
+
+--- Takes out all that is there, the first value of each message.
+local function drain(channel)
+  local list = {}
+  local ok, value = channel:try_recv()
+  while ok do
+    list[#list + 1] = value
+    ok, value = channel:try_recv()
+  end
+  return list
+end
+
+--- Raises the error of a call in words, and that it names this file.
+local function refusal(fn, ...)
+  local args = { n = select("#", ...), ... }
+  local ok, err = pcall(function()
+    fn((table.unpack or unpack)(args, 1, args.n)) -- luacheck: ignore 143
+  end)
+  assert.is_false(ok)
+  local message = type(err) == "table" and err.message or err
+  assert.matches("^[^\n]*_spec%.lua:%d+: ", message)
+  return message, err
+end
+
+describe("a channel", function()
+  virtual.setup(before_each, after_each)
+
+  it("gives messages in the order in which they were sent, with all their values", function()
+    local channel = scheduler.channel(math.huge)
+    assert.is_true(channel:send(1, nil, "x", nil))
+    channel:send()
+    channel:send({ 7 }, false)
+    assert.are.same({ 4, 1, nil, "x" }, { select("#", channel:recv()), 1, nil, "x" })
+    assert.are.equal(0, select("#", channel:recv()))
+    local list, flag = channel:recv()
+    assert.are.same({ { 7 }, false }, { list, flag })
+    assert.are.equal(0, channel:len())
+  end)
+
+  it("keeps every plain value as it is", function()
+    local channel = scheduler.channel(1)
+    for _, value in ipairs({ 0, 1, -1, 2 ^ 53, 1.5, math.huge, "", "a\0b", true, false, ("x"):rep(1e5) }) do
+      channel:send(value)
+      local got = channel:recv()
+      assert.are.equal(value, got)
+      assert.are.equal(tostring(value), tostring(got))
+    end
+    local zero = 0.0
+    channel:send(-zero)
+    assert.are.equal(-math.huge, 1 / channel:recv())
+    channel:send(0 / 0)
+    local nan = channel:recv()
+    assert.is_true(nan ~= nan)
+  end)
+
+  it("has no room unless told: a send waits for a receiver", function()
+    local channel, list, record = scheduler.channel(), recorder()
+    assert.is_false(channel:try_send("nobody waits"))
+    for i = 1, 2 do
+      task.spawn(function()
+        channel:send(i)
+        record("sent " .. i)
+      end)
+    end
+    advance(0)
+    assert.are.same({}, list)
+    assert.are.equal(0, channel:len())
+    assert.are.equal(1, channel:recv())
+    advance(0)
+    assert.are.same({ "sent 1" }, list)
+    assert.are.same({ 2 }, drain(channel))
+    advance(0)
+    assert.are.same({ "sent 1", "sent 2" }, list)
+    start_receiver(channel, record)
+    assert.is_true(channel:try_send("given"))
+    assert.is_false(channel:try_send("refused"))
+    advance(0)
+    assert.are.equal("given", list[3])
+  end)
+
+  it("with a capacity lets a send wait for room, and keeps the order", function()
+    local channel, list, record = scheduler.channel(2), recorder()
+    for i = 1, 5 do
+      task.spawn(function()
+        channel:send(i)
+        record(i)
+      end)
+    end
+    assert.are.same({ 1, 2 }, list)
+    assert.are.equal(2, channel:len())
+    assert.are.equal(1, channel:recv())
+    assert.are.equal(2, channel:len())
+    assert.is_false(channel:try_send(6))
+    advance(0)
+    assert.are.same({ 1, 2, 3 }, list)
+    assert.are.same({ 2, 3, 4, 5 }, drain(channel))
+    advance(0)
+    assert.are.same({ 1, 2, 3, 4, 5 }, list)
+  end)
+
+  it("gives messages to those that wait, in the order in which they came, and to nobody else", function()
+    local channel, list, record = scheduler.channel(5), recorder()
+    for i = 1, 3 do
+      task.spawn(function()
+        record(i .. " " .. channel:recv())
+      end)
+    end
+    for _, value in ipairs({ "a", "b", "c", "d" }) do
+      channel:send(value)
+    end
+    assert.are.equal(1, channel:len())
+    assert.are.same({ "d" }, drain(channel))
+    assert.are.same({}, list)
+    advance(0)
+    assert.are.same({ "1 a", "2 b", "3 c" }, list)
+  end)
+
+  it("tells try_recv's nothing from a message of nothing", function()
+    local channel = scheduler.channel(2)
+    assert.are.equal(1, select("#", channel:try_recv()))
+    assert.is_false((channel:try_recv()))
+    channel:send(nil)
+    assert.are.same({ 2, true }, { select("#", channel:try_recv()), true })
+    channel:close()
+    assert.are.same({ false, "closed" }, { channel:try_recv() })
+  end)
+
+  it("has a length, also for #, and tells its number", function()
+    local channel = scheduler.channel(3)
+    channel:send(1)
+    channel:send(2)
+    assert.are.equal(2, channel:len())
+    assert.are.equal(2, #channel)
+    assert.matches("^channel %d+$", tostring(channel))
+    assert.is_false(channel:is_closed())
+  end)
+
+  it("waits on the main thread, and says so if nothing can come", function()
+    scheduler.clock.resume()
+    local channel = scheduler.channel()
+    task.spawn(function()
+      for i = 1, 3 do
+        task.wait(0.0005)
+        channel:send(i)
+      end
+    end)
+    for i = 1, 3 do
+      assert.are.equal(i, channel:recv())
+    end
+    for _, name in ipairs({ "recv", "send" }) do
+      assert.matches("nothing is left that could end this wait", (refusal(channel[name], channel)))
+    end
+    assert.are.same({}, drain(channel))
+    start_receiver(channel, recorder)
+    assert.is_nil(scheduler.run())
+    channel:close()
+    scheduler.poll()
+  end)
+
+  it("works inside a generator, and in a callback", function()
+    local channel, list, record = scheduler.channel(2), recorder()
+    task.spawn(function()
+      record(scheduler.coroutine.wrap(channel.recv)(channel))
+    end)
+    scheduler.setTimeout(function()
+      record(channel:recv())
+    end)
+    advance(0)
+    channel:send("generator")
+    channel:send("callback")
+    advance(0)
+    assert.are.same({ "generator", "callback" }, list)
+  end)
+
+  it("is collected with the tasks that wait for it, and what they hold", function()
+    assert.is_true(memory.is_released(function()
+      local channel, held = scheduler.channel(), {}
+      local co = task.spawn(function()
+        channel:recv()
+        return held
+      end)
+      return channel, held, co
+    end))
+  end)
+
+  it("that holds itself is collected too", function()
+    assert.is_true(memory.is_released(function()
+      local channel = scheduler.channel(2)
+      channel:send({ channel })
+      return channel
+    end))
+  end)
+
+  it("refuses bad arguments at the caller's line", function()
+    for _, value in ipairs({ -1, 1.5, "1", {}, 0 / 0 }) do
+      assert.matches("bad argument #1 to 'channel' %(whole number of at least 0", (refusal(scheduler.channel, value)))
+    end
+    local channel = scheduler.channel(1)
+    assert.matches("bad argument #1 to 'recv' %(number expected, got string", (refusal(channel.recv, channel, "1")))
+    assert.matches("bad argument #1 to 'send_timeout' %(number expected, got nil",
+      (refusal(channel.send_timeout, channel)))
+    for _, name in ipairs({ "send", "try_send", "recv", "try_recv", "close", "len", "is_closed" }) do
+      assert.matches("calling '" .. name .. "' on bad self %(channel expected, got table",
+        (refusal(channel[name], {})))
+    end
+    for _, name in ipairs({ "send", "try_send" }) do
+      local message = refusal(channel[name], channel, 1, { x = io.stdout })
+      assert.matches("cannot transfer argument #2%.x: userdata", message)
+    end
+    assert.are.equal(0, channel:len())
+  end)
+end)
+
+describe("a timeout of a channel", function()
+  virtual.setup(before_each, after_each)
+
+  it("ends the wait at its time, and leaves no timer and no message", function()
+    local channel, start = scheduler.channel(1), scheduler.now()
+    local list, record = recorder()
+    task.spawn(function()
+      local value, why = channel:recv(0.25)
+      record({ tostring(value), why, virtual.since(start) })
+      channel:send("full")
+      value, why = channel:send_timeout(0.25, "too much")
+      record({ tostring(value), why, virtual.since(start) })
+    end)
+    advance(1000)
+    assert.are.same({ { "nil", "timeout", 250 }, { "false", "timeout", 500 } }, list)
+    assert.are.same({ "full" }, drain(channel))
+    local received = attempt.start(channel.recv, channel, 10)
+    channel:send("in time")
+    advance(0)
+    assert.are.equal("in time", received[1])
+    assert.is_true(channel:send_timeout(0, "room"))
+    assert.are.equal(0, scheduler.stats().timers_pending)
+  end)
+
+  it("that strikes at the moment of the message: what comes first counts, and nothing is lost", function()
+    for _, send_first in ipairs({ true, false }) do
+      local channel, list, record = scheduler.channel(5), recorder()
+      local function send_later()
+        scheduler.setTimeout(channel.send, 1000, channel, "message")
+      end
+      if send_first then send_later() end
+      local result = attempt.start(channel.recv, channel, 1)
+      start_receiver(channel, record, 5)
+      if not send_first then send_later() end
+      advance(1000)
+      assert.are.equal(send_first and "message" or nil, result[1])
+      if send_first then channel:send("second") end
+      advance(0)
+      assert.are.same({ send_first and "second" or "message" }, list)
+    end
+  end)
+end)
+
+describe("closing a channel", function()
+  virtual.setup(before_each, after_each)
+
+  it("lets what is in it be received, and then says that it is closed", function()
+    local channel = scheduler.channel(2)
+    channel:send(1)
+    channel:send(2)
+    channel:close()
+    channel:close()
+    assert.is_true(channel:is_closed())
+    assert.are.equal(1, channel:recv())
+    assert.are.equal(2, channel:recv(1))
+    assert.are.same({ n = 2, nil, "closed" }, { n = select("#", channel:recv()), channel:recv() })
+  end)
+
+  it("makes each send raise an error of the kind closed, at the line of the call", function()
+    local channel = scheduler.channel(1)
+    channel:close()
+    for name, args in pairs({ send = { 1 }, try_send = { {} }, send_timeout = { 1, 1 } }) do
+      local message, err = refusal(channel[name], channel, args[1], args[2])
+      assert.are.equal("closed", err.kind)
+      assert.matches("the channel is closed$", message)
+    end
+    assert.are.equal(0, channel:len())
+  end)
+
+  it("wakes all that wait: a recv returns, a send raises, and its message is not in", function()
+    local empty, full = scheduler.channel(), scheduler.channel(1)
+    full:send("in")
+    local results = {}
+    for i = 1, 2 do
+      results[i] = attempt.start(empty.recv, empty, 10)
+      results[i + 2] = attempt.start(full.send_timeout, full, 10, "out")
+    end
+    empty:close()
+    full:close()
+    advance(0)
+    for i = 1, 2 do
+      assert.are.same({ 2, nil, "closed" }, { results[i].n, results[i][1], results[i][2] })
+      assert.are.equal("closed", results[i + 2].err.kind)
+    end
+    assert.are.same({ "in" }, drain(full))
+    assert.are.equal(0, scheduler.stats().timers_pending)
+  end)
+
+  it("does not take back what was given already", function()
+    local channel = scheduler.channel()
+    local received = attempt.start(channel.recv, channel)
+    channel:send("message")
+    channel:close()
+    advance(0)
+    assert.are.equal("message", received[1])
+  end)
+end)
+
+describe("for value in channel", function()
+  virtual.setup(before_each, after_each)
+
+  it("receives what is there, and ends when the channel is closed and empty", function()
+    local channel, list, record = scheduler.channel(5), recorder()
+    channel:send(1, "one")
+    channel:send(false, "two")
+    channel:close()
+    for value, word in channel do
+      record({ value, word })
+    end
+    assert.are.same({ { 1, "one" }, { false, "two" } }, list)
+  end)
+
+  it("waits in a task, where Lua can, and on the main thread", function()
+    local channel, list, record = scheduler.channel(), recorder()
+    task.defer(function()
+      for i = 1, 3 do
+        channel:send(i)
+      end
+      channel:close()
+    end)
+    local function receive()
+      for value in channel do
+        record(value)
+      end
+    end
+    if can_yield_in_iterator then
+      task.spawn(receive)
+      advance(0)
+    else
+      receive()
+    end
+    assert.are.same({ 1, 2, 3 }, list)
+  end)
+end)
+
+describe("a task that waits for a channel and leaves", function()
+  virtual.setup(before_each, after_each)
+
+  for name, start in pairs(attempt.leavings) do
+    for _, is_woken in ipairs({ false, true }) do
+      it("by " .. name .. (is_woken and " after" or " before") .. " it was given a message loses none", function()
+        local channel, list, record = scheduler.channel(9), recorder()
+        local leave = start(function()
+          local value = channel:recv()
+          -- In a scope that was cancelled, what was given already is there.
+          if value == "a" then record(value) end
+        end)
+        start_receiver(channel, record)
+        if not is_woken then leave() end
+        channel:send("a")
+        if is_woken then leave() end
+        advance(0)
+        channel:send("b")
+        advance(0)
+        local all = drain(channel)
+        for i = #list, 1, -1 do
+          table.insert(all, 1, list[i])
+        end
+        assert.are.same({ "a", "b" }, all)
+      end)
+    end
+
+    it("by " .. name .. " while it waits to send leaves no hole, and its message is not sent", function()
+      local channel, list, record = scheduler.channel(), recorder()
+      local leave = start(function()
+        channel:send("left")
+      end)
+      task.spawn(channel.send, channel, "sent")
+      leave()
+      advance(0)
+      start_receiver(channel, record)
+      advance(0)
+      assert.are.same({ "sent" }, list)
+      assert.are.same({}, drain(channel))
+    end)
+  end
+
+  it("gives the message back to the front, in their order, whatever the order of leaving", function()
+    for _, order in ipairs({ { 1, 2, 3 }, { 3, 2, 1 }, { 2, 1, 3 }, { 2, 3, 1 }, { 1, 3, 2 }, { 3, 1, 2 } }) do
+      local channel, receivers = scheduler.channel(9), {}
+      for i = 1, 3 do
+        receivers[i] = task.spawn(channel.recv, channel)
+      end
+      for i = 1, 5 do
+        channel:send(i)
+      end
+      for _, i in ipairs(order) do
+        task.cancel(receivers[i])
+      end
+      assert.are.same({ 1, 2, 3, 4, 5 }, drain(channel))
+    end
+  end)
+
+  it("a hundred thousand times takes no memory", function()
+    local channel, before = scheduler.channel()
+    memory.relaxed(function()
+      for round = 1, 2 do
+        for _ = 1, 50000 do
+          task.cancel(task.spawn(channel.recv, channel))
+        end
+        memory.collect()
+        if round == 1 then before = collectgarbage("count") end
+      end
+    end)
+    assert.is_true(collectgarbage("count") < before + 500)
+    assert.is_false(channel:try_send(1))
+  end)
+end)
+
+describe("a channel between VMs", function()
+  it("is the same one however often it arrives, also through itself", function()
+    local channel = scheduler.channel(5)
+    channel:send(channel, { channel })
+    local a, b = channel:recv()
+    assert.is_true(rawequal(channel, a) and rawequal(channel, b[1]))
+    local answers = scheduler.channel()
+    local job = run(function(first, second, to)
+      to:send(first == second, first)
+      local third = first:recv(10)
+      return first == third, third
+    end, channel, channel, answers)
+    local is_same, again = answers:recv()
+    assert.is_true(is_same and rawequal(channel, again))
+    channel:send(channel)
+    is_same, again = await(job)
+    assert.is_true(is_same and rawequal(channel, again))
+  end)
+
+  it("carries the answer in a channel that came with the question", function()
+    local questions = scheduler.channel()
+    local server = run(function(channel)
+      local question = channel:recv()
+      while question do
+        question.reply:send(question.number * 2)
+        question = channel:recv()
+      end
+      return "closed"
+    end, questions)
+    for i = 1, 50 do
+      local reply = scheduler.channel()
+      questions:send({ number = i, reply = reply })
+      assert.are.equal(2 * i, reply:recv())
+    end
+    questions:close()
+    assert.are.equal("closed", await(server))
+  end)
+
+  it("gives 40,000 messages of 4 producers to 4 consumers once each, in the order of each producer", function()
+    for _, capacity in ipairs({ 0, 7, math.huge }) do
+      local channel, consumers, producers = scheduler.channel(capacity), {}, {}
+      for i = 1, 4 do
+        consumers[i] = run(function(from)
+          local sums, counts, last = {}, {}, {}
+          local producer, n = from:recv()
+          while producer do
+            if n <= (last[producer] or 0) then error("out of order") end
+            last[producer] = n
+            counts[producer], sums[producer] = (counts[producer] or 0) + 1, (sums[producer] or 0) + n
+            producer, n = from:recv()
+          end
+          return counts, sums
+        end, channel)
+        producers[i] = run(function(to, me)
+          for n = 1, 10000 do
+            to:send(me, n)
+          end
+        end, channel, i)
+      end
+      await(producers[1], producers[2], producers[3], producers[4])
+      channel:close()
+      local counts, sums = { 0, 0, 0, 0 }, { 0, 0, 0, 0 }
+      for i = 1, 4 do
+        local count, sum = await(consumers[i])
+        for producer = 1, 4 do
+          counts[producer] = counts[producer] + (count[producer] or 0)
+          sums[producer] = sums[producer] + (sum[producer] or 0)
+        end
+      end
+      assert.are.same({ 10000, 10000, 10000, 10000 }, counts)
+      assert.are.same({ 50005000, 50005000, 50005000, 50005000 }, sums)
+    end
+  end)
+
+  it("that is closed wakes those that wait in all of them", function()
+    local channel, ready, jobs = scheduler.channel(), scheduler.channel(9), {}
+    for i = 1, 3 do
+      jobs[i] = run(function(from, to)
+        to:send(true)
+        return from:recv()
+      end, channel, ready)
+    end
+    local here = attempt.start(channel.recv, channel)
+    for _ = 1, 3 do
+      ready:recv()
+    end
+    task.wait(0.01)
+    channel:close()
+    for i = 1, 3 do
+      assert.are.equal("closed", select(2, await(jobs[i])))
+    end
+    assert.are.equal("closed", here[2])
+  end)
+
+  it("loses no message to receivers that give up at the moment when it comes", function()
+    local channel, count = scheduler.channel(), 2000
+    local job = run(function(to, n)
+      for i = 1, n do
+        to:send(i)
+      end
+      to:close()
+    end, channel, count)
+    local seen = {}
+    local function receive()
+      local value = channel:recv()
+      if value then seen[#seen + 1] = value end
+    end
+    while not (channel:is_closed() and #seen == count) do
+      local co = task.spawn(receive)
+      for _ = 1, math.random(0, 3) do
+        task.wait()
+      end
+      task.cancel(co)
+      receive()
+    end
+    await(job)
+    for i = 1, count do
+      assert.are.equal(i, seen[i])
+    end
+  end)
+
+  it("keeps the loop while others can use it, and no longer", function()
+    local channel = scheduler.channel()
+    local job = run(function(to)
+      require("scheduler").task.wait(0.02)
+      to:send("late")
+    end, channel)
+    assert.are.equal("late", channel:recv())
+    await(job)
+    -- The worker may still have it, but no job runs there.
+    assert.matches("nothing is left that could end this wait", (refusal(channel.recv, channel)))
+    local list, record = recorder()
+    run(function(to)
+      require("scheduler").task.wait(0.02)
+      to:send("again")
+    end, channel)
+    start_receiver(channel, record)
+    scheduler.run()
+    assert.are.same({ "again" }, list)
+  end)
+
+  it("ends a wait when the job ends that could have ended it", function()
+    local channel, started = scheduler.channel(), scheduler.channel(1)
+    run(function(_, to)
+      to:send(true)
+      require("scheduler").task.wait(0.02)
+    end, channel, started)
+    assert.is_true(started:recv())
+    assert.matches("nothing is left that could end this wait", (refusal(channel.recv, channel)))
+  end)
+
+  it("takes back the message of a job that ends without having taken it", function()
+    local channel, ready = scheduler.channel(), scheduler.channel(1)
+    local job = run(function(from, to)
+      local inner = require("scheduler")
+      inner.task.spawn(from.recv, from)
+      to:send(true)
+      inner.task.wait(0.01)
+      -- A turn later it would have it.
+      local stop = os.clock() + 0.03
+      while os.clock() < stop do
+        math.random()
+      end
+    end, channel, ready)
+    ready:recv()
+    task.wait(0.02)
+    channel:send("message")
+    await(job)
+    local ok, value = channel:try_recv()
+    assert.are.same({ true, "message" }, { ok, value })
+  end)
+
+  it("takes no memory for messages that were received", function()
+    local channel = scheduler.channel(100)
+    local job = run(function(from)
+      local count = 0
+      while from:recv() do
+        count = count + 1
+      end
+      return count
+    end, channel)
+    local before
+    for round = 1, 2 do
+      for i = 1, 20000 do
+        channel:send(i, "text", { i })
+      end
+      collectgarbage()
+      collectgarbage()
+      before = before or collectgarbage("count")
+      if round == 2 then assert.is_true(collectgarbage("count") < before + 200) end
+    end
+    channel:close()
+    assert.are.equal(40000, await(job))
+  end)
+
+  it("is left by a state that closes while it waits, and by a process that ends", function()
+    local result = child.script([[
+      local channel = scheduler.channel()
+      for i = 1, 3 do
+        scheduler.parallel.run(function(c) while c:recv() do end end, channel)
+        scheduler.task.spawn(channel.recv, channel)
+      end
+      scheduler.task.spawn(function()
+        for i = 1, 100 do channel:send({ channel }) end
+        print("left")
+        os.exit(0, true)
+      end)
+      scheduler.run()
+    ]])
+    assert.are.same({ 0, "left\n", "" }, { result.code, result.out, result.err })
+  end)
+end)

@@ -1,0 +1,682 @@
+//! Messages from tasks to tasks, in any VMs of the process.
+//!
+//! # Ground rules
+//!
+//! 1. What waits is listed as a [`Waiter`] (see `waiter.rs`). The lock of one channel is taken first, then those of its
+//!    waiters. No code holds two channels.
+//! 2. Receivers wait only while there is no message, senders only while there is no room. Whoever makes one or the other
+//!    ends the first wait at once, so nobody who comes later is first.
+//! 3. A receiver that waits is handed its message in two steps. It lies in the waiter first, as a [`Delivery`]; then the
+//!    task takes it. If the task is gone, the delivery is dropped, and gives the message back: to the next receiver, or
+//!    in front of the later ones. The number that a message got when it was accepted is its position.
+//! 4. Messages may hold channels, so they are dropped, and VMs woken, without a lock: see [`After`], which is made
+//!    before a lock is taken and so outlives it.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, TryLockError};
+use std::{mem, process, thread};
+
+use super::stored::{Stored, bury};
+use super::waiter::{After, Claim, Ended, Me, Waiter, claim, claim_me};
+use super::{Counted, Handle, Place, new_place};
+
+/// A message on its way to a receiver; dropped, it goes back to its channel.
+#[derive(Debug)]
+pub struct Delivery {
+    channel: Arc<Channel>,
+    position: u64,
+    message: Option<Stored>,
+}
+
+impl Delivery {
+    /// The message, which does not go back then.
+    pub fn take(mut self) -> Option<Stored> {
+        self.message.take()
+    }
+}
+
+impl Drop for Delivery {
+    fn drop(&mut self) {
+        if let Some(message) = self.message.take() {
+            self.channel.give_back(self.position, message);
+        }
+    }
+}
+
+/// What [`Channel::send`] comes to.
+#[derive(Debug)]
+pub enum Sending {
+    /// It was received, or is in the channel.
+    Sent,
+    /// There is no room, and nobody waits for it.
+    Full(Stored),
+    /// The channel is closed.
+    Closed,
+    /// It is listed, and will be sent.
+    Listed,
+    /// Another case of the waiter was done meanwhile.
+    Elsewhere,
+}
+
+/// What [`Channel::receive`] comes to.
+#[derive(Debug)]
+pub enum Receiving {
+    /// The first message.
+    Received(Stored),
+    /// There is none.
+    Empty,
+    /// There is none, and there will be none.
+    Closed,
+    /// It is listed, and will be given one.
+    Listed,
+    /// Another case of the waiter was done meanwhile.
+    Elsewhere,
+}
+
+/// Messages between VMs.
+#[derive(Debug)]
+pub struct Channel {
+    number: Place,
+    capacity: usize,
+    /// The process that made it.
+    pid: u32,
+    /// A std mutex: it is held for a few pushes and pops, and never while anything is dropped or woken.
+    state: Mutex<State>,
+    /// Takes the place of the state in a forked process, if a thread of the parent held the lock at that moment: closed.
+    orphaned: OnceLock<Mutex<State>>,
+    /// VMs that can use it and messages that hold it, those in itself as well.
+    holds: AtomicUsize,
+    _counted: Counted,
+}
+
+#[derive(Debug)]
+struct State {
+    is_closed: bool,
+    /// The process that has used it last.
+    pid: u32,
+    /// The number of the message that was accepted last.
+    last_position: u64,
+    /// In order of their positions. More than the capacity if some were given back.
+    messages: VecDeque<(u64, Stored)>,
+    senders: List<Stored>,
+    receivers: List<()>,
+    /// How often messages in it hold itself.
+    own: usize,
+    /// How many of the holds are those of VMs that a fork has left behind.
+    ghosts: usize,
+}
+
+/// In order of their places, and so of their coming.
+type List<T> = BTreeMap<(Place, usize), Listed<T>>;
+
+#[derive(Debug)]
+struct Listed<T> {
+    waiter: Arc<Waiter>,
+    case: usize,
+    message: T,
+}
+
+impl<T> Listed<T> {
+    /// Lists a waiter that acts, if one does.
+    fn add(list: &mut List<T>, (waiter, case): (&Arc<Waiter>, usize), message: T) {
+        list.insert((waiter.place(), case), Listed { waiter: Arc::clone(waiter), case, message });
+    }
+}
+
+/// The first of a list that is not of `me`: no task receives from itself.
+fn first_peer<T>(list: &List<T>, me: Me<'_>) -> Option<(Place, usize)> {
+    let own_place = me.map(|(me, _)| me.place());
+    list.keys().find(|(place, _)| Some(*place) != own_place).copied()
+}
+
+impl State {
+    fn new() -> Self {
+        State {
+            is_closed: false,
+            pid: process::id(),
+            last_position: 0,
+            messages: VecDeque::new(),
+            senders: BTreeMap::new(),
+            receivers: BTreeMap::new(),
+            own: 0,
+            ghosts: 0,
+        }
+    }
+
+    fn accept(&mut self) -> u64 {
+        self.last_position += 1;
+        self.last_position
+    }
+}
+
+impl Channel {
+    /// A channel with room for so many messages.
+    pub fn open(capacity: usize) -> Hold {
+        let (state, orphaned, holds) = (Mutex::new(State::new()), OnceLock::new(), AtomicUsize::new(0));
+        let (number, pid) = (new_place(), process::id());
+        let channel = Channel { number, capacity, pid, state, orphaned, holds, _counted: Counted::new() };
+        Hold::new(&Arc::new(channel))
+    }
+
+    /// What tells it from others.
+    pub fn number(&self) -> u64 {
+        self.number
+    }
+
+    /// How many messages it holds; those of senders that wait are not counted.
+    pub fn length(&self) -> usize {
+        self.lock().messages.len()
+    }
+
+    /// Whether it was closed.
+    pub fn is_closed(&self) -> bool {
+        self.lock().is_closed
+    }
+
+    /// Whether anybody but one VM could use it: another VM, or one that a message will come to.
+    pub fn has_others(&self) -> bool {
+        let mut after = After::default();
+        let mut state = self.lock();
+        self.leave_parent(&mut state, &mut after);
+        self.outside(&state) > 1
+    }
+
+    /// The holds that are neither in itself nor left behind. Those in itself neither come nor go while it is locked.
+    fn outside(&self, state: &State) -> usize {
+        self.holds.load(Ordering::SeqCst).saturating_sub(state.own + state.ghosts)
+    }
+
+    /// In the child of a fork, forgets who waits in threads that are not there.
+    fn leave_parent(&self, state: &mut State, after: &mut After) {
+        let pid = process::id();
+        if mem::replace(&mut state.pid, pid) == pid {
+            return;
+        }
+        let me = thread::current().id();
+        state.receivers.retain(|_, listed| listed.waiter.thread() == me);
+        for (key, listed) in mem::take(&mut state.senders) {
+            if listed.waiter.thread() == me {
+                state.senders.insert(key, listed);
+            } else {
+                self.discount_own(state, &listed.message);
+                after.dropped.push(listed.message);
+            }
+        }
+        state.ghosts += self.outside(state).saturating_sub(1);
+    }
+
+    /// Sends a message, or lists `me` as a sender.
+    pub fn send(self: &Arc<Self>, message: Stored, me: Me<'_>) -> Sending {
+        let mut after = After::default();
+        let mut state = self.lock();
+        if state.is_closed {
+            after.dropped.push(message);
+            return if claim_me(me) { Sending::Closed } else { Sending::Elsewhere };
+        }
+        let mut message = Some(message);
+        if let Some(sent) = self.hand_over(&mut state, &mut message, me, &mut after) {
+            return sent;
+        }
+        let Some(message) = message else { return Sending::Sent };
+        if state.messages.len() < self.capacity {
+            if !claim_me(me) {
+                after.dropped.push(message);
+                return Sending::Elsewhere;
+            }
+            let position = state.accept();
+            self.count_own(&mut state, &message);
+            state.messages.push_back((position, message));
+            return Sending::Sent;
+        }
+        let Some(me) = me else { return Sending::Full(message) };
+        self.count_own(&mut state, &message);
+        Listed::add(&mut state.senders, me, message);
+        Sending::Listed
+    }
+
+    /// Gives a message to the first receiver that waits, if any does.
+    fn hand_over(
+        self: &Arc<Self>,
+        state: &mut State,
+        message: &mut Option<Stored>,
+        me: Me<'_>,
+        after: &mut After,
+    ) -> Option<Sending> {
+        if state.receivers.is_empty() {
+            return None;
+        }
+        self.leave_parent(state, after);
+        let position = state.last_position + 1;
+        while let Some(key) = first_peer(&state.receivers, me)
+            && let Some(listed) = state.receivers.get(&key)
+        {
+            match claim(me, &listed.waiter, listed.case, || self.deliver(position, message), after) {
+                Claim::IAmGone => {
+                    after.dropped.extend(message.take());
+                    return Some(Sending::Elsewhere);
+                }
+                Claim::PeerIsGone => drop(state.receivers.remove(&key)),
+                Claim::Won => {
+                    state.receivers.remove(&key);
+                    state.accept();
+                    return Some(Sending::Sent);
+                }
+            }
+        }
+        None
+    }
+
+    fn deliver(self: &Arc<Self>, position: u64, message: &mut Option<Stored>) -> Ended {
+        Ended::Received(Delivery { channel: Arc::clone(self), position, message: message.take() })
+    }
+
+    /// Takes the first message, or lists `me` as a receiver.
+    pub fn receive(&self, me: Me<'_>) -> Receiving {
+        let mut after = After::default();
+        let mut state = self.lock();
+        if !state.messages.is_empty() {
+            if !claim_me(me) {
+                return Receiving::Elsewhere;
+            }
+            let Some((_, message)) = state.messages.pop_front() else { return Receiving::Empty };
+            self.discount_own(&mut state, &message);
+            self.fill(&mut state, &mut after);
+            return Receiving::Received(message);
+        }
+        if let Some(received) = self.take_from_sender(&mut state, me, &mut after) {
+            return received;
+        }
+        if state.is_closed {
+            return if claim_me(me) { Receiving::Closed } else { Receiving::Elsewhere };
+        }
+        let Some(me) = me else { return Receiving::Empty };
+        Listed::add(&mut state.receivers, me, ());
+        Receiving::Listed
+    }
+
+    /// Takes the message of the first sender that waits, if any does.
+    fn take_from_sender(&self, state: &mut State, me: Me<'_>, after: &mut After) -> Option<Receiving> {
+        if state.senders.is_empty() {
+            return None;
+        }
+        self.leave_parent(state, after);
+        while let Some(key) = first_peer(&state.senders, me)
+            && let Some(listed) = state.senders.get(&key)
+        {
+            let claimed = claim(me, &listed.waiter, listed.case, || Ended::Sent, after);
+            if matches!(claimed, Claim::IAmGone) {
+                return Some(Receiving::Elsewhere);
+            }
+            let Some(listed) = state.senders.remove(&key) else { break };
+            self.discount_own(state, &listed.message);
+            if matches!(claimed, Claim::Won) {
+                state.accept();
+                return Some(Receiving::Received(listed.message));
+            }
+            after.dropped.push(listed.message);
+        }
+        None
+    }
+
+    /// Lets senders that wait have the room that there is.
+    fn fill(&self, state: &mut State, after: &mut After) {
+        if state.senders.is_empty() {
+            return;
+        }
+        self.leave_parent(state, after);
+        while state.messages.len() < self.capacity {
+            let Some((_, listed)) = state.senders.pop_first() else { return };
+            if matches!(claim(None, &listed.waiter, listed.case, || Ended::Sent, after), Claim::Won) {
+                let position = state.accept();
+                state.messages.push_back((position, listed.message));
+            } else {
+                self.discount_own(state, &listed.message);
+                after.dropped.push(listed.message);
+            }
+        }
+    }
+
+    /// Takes back a message whose receiver is gone: for the first that waits, or in front of the later ones.
+    fn give_back(self: &Arc<Self>, position: u64, message: Stored) {
+        let mut after = After::default();
+        let mut state = self.lock();
+        let mut message = Some(message);
+        while let Some((_, listed)) = state.receivers.pop_first() {
+            let deliver = || self.deliver(position, &mut message);
+            if matches!(claim(None, &listed.waiter, listed.case, deliver, &mut after), Claim::Won) {
+                return;
+            }
+        }
+        let Some(message) = message else { return };
+        self.count_own(&mut state, &message);
+        let at = state.messages.partition_point(|(other, _)| *other < position);
+        state.messages.insert(at, (position, message));
+        // Its own hold may be the last one by now.
+        self.look_for_others(&mut state, &mut after);
+    }
+
+    /// Closes it: receivers that wait are told so, and so are all senders.
+    pub fn close(&self) {
+        let mut after = After::default();
+        let mut state = self.lock();
+        state.is_closed = true;
+        self.leave_parent(&mut state, &mut after);
+        for (_, listed) in mem::take(&mut state.receivers) {
+            claim(None, &listed.waiter, listed.case, || Ended::Closed, &mut after);
+        }
+        for (_, listed) in mem::take(&mut state.senders) {
+            claim(None, &listed.waiter, listed.case, || Ended::Closed, &mut after);
+            self.discount_own(&mut state, &listed.message);
+            after.dropped.push(listed.message);
+        }
+    }
+
+    /// Takes a case of a waiter out of the lists, if it is still there.
+    pub fn unlist(&self, place: Place, case: usize) {
+        let mut after = After::default();
+        let mut state = self.lock();
+        state.receivers.remove(&(place, case));
+        if let Some(listed) = state.senders.remove(&(place, case)) {
+            self.discount_own(&mut state, &listed.message);
+            after.dropped.push(listed.message);
+        }
+    }
+
+    /// After a hold was given up: tells a VM that waits and is alone now; drops what nobody can receive any more.
+    fn look_for_others(&self, state: &mut State, after: &mut After) {
+        match self.outside(state) {
+            0 if state.own > 0 => {
+                for (_, message) in mem::take(&mut state.messages) {
+                    self.discount_own(state, &message);
+                    after.dropped.push(message);
+                }
+            }
+            1 => {
+                let receivers = state.receivers.values().map(|listed| &listed.waiter);
+                let mut last = None;
+                for waiter in receivers.chain(state.senders.values().map(|listed| &listed.waiter)) {
+                    // Mostly all are of one VM, which need be told once.
+                    if last.replace(waiter.thread()) != Some(waiter.thread()) {
+                        waiter.nudge(after);
+                    }
+                }
+            }
+            _ => {}
+        }
+    }
+
+    fn count_own(&self, state: &mut State, message: &Stored) {
+        state.own += self.own_holds(message);
+    }
+
+    fn discount_own(&self, state: &mut State, message: &Stored) {
+        state.own -= self.own_holds(message);
+    }
+
+    fn own_holds(&self, message: &Stored) -> usize {
+        let is_own = |handle: &&Handle| matches!(handle, Handle::Channel(hold) if hold.channel().number == self.number);
+        message.handles().iter().filter(is_own).count()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        let state = match self.state.try_lock() {
+            Ok(state) => return state,
+            Err(TryLockError::Poisoned(state)) => return state.into_inner(),
+            Err(TryLockError::WouldBlock) => self.held_state(),
+        };
+        state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The state, while another thread holds it; unless that is not there in this process.
+    fn held_state(&self) -> &Mutex<State> {
+        if self.pid == process::id() {
+            return &self.state;
+        }
+        self.orphaned.get_or_init(|| Mutex::new(State { is_closed: true, ..State::new() }))
+    }
+}
+
+impl Drop for Channel {
+    fn drop(&mut self) {
+        let state = self.state.get_mut().unwrap_or_else(PoisonError::into_inner);
+        let listed = mem::take(&mut state.senders).into_values().map(|listed| listed.message);
+        bury(mem::take(&mut state.messages).into_iter().map(|(_, message)| message).chain(listed));
+    }
+}
+
+/// A channel that somebody could use: a VM, or whoever gets a message.
+#[derive(Debug)]
+pub struct Hold(Arc<Channel>);
+
+impl Hold {
+    /// One more.
+    pub fn new(channel: &Arc<Channel>) -> Self {
+        channel.holds.fetch_add(1, Ordering::SeqCst);
+        Hold(Arc::clone(channel))
+    }
+
+    /// What is held.
+    pub fn channel(&self) -> &Arc<Channel> {
+        &self.0
+    }
+}
+
+impl Clone for Hold {
+    fn clone(&self) -> Self {
+        Hold::new(&self.0)
+    }
+}
+
+impl Drop for Hold {
+    fn drop(&mut self) {
+        self.0.holds.fetch_sub(1, Ordering::SeqCst);
+        let mut after = After::default();
+        let mut state = self.0.lock();
+        self.0.look_for_others(&mut state, &mut after);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::thread;
+
+    use super::super::NO_PLACE;
+    use super::super::stored::Scalar;
+    use super::*;
+    use crate::runtime::CompletionQueue;
+    use crate::worker::job::Waker;
+    use crate::worker::{Completion, Message};
+
+    type Completions = Arc<CompletionQueue<Completion>>;
+
+    fn message(text: &str) -> Stored {
+        Stored::Scalar(Scalar::String(text.as_bytes().into()))
+    }
+
+    fn with_handles(handles: Vec<Handle>) -> Stored {
+        Stored::Message(Message { bytes: Vec::new(), handles })
+    }
+
+    fn text(message: Stored) -> String {
+        let Stored::Scalar(Scalar::String(text)) = message else { panic!("{message:?}") };
+        String::from_utf8(text.into()).unwrap()
+    }
+
+    fn send(channel: &Hold, text: &str) -> Sending {
+        channel.channel().send(message(text), None)
+    }
+
+    fn receive(channel: &Hold) -> Option<String> {
+        match channel.channel().receive(None) {
+            Receiving::Received(message) => Some(text(message)),
+            _ => None,
+        }
+    }
+
+    fn waiter() -> (Arc<Waiter>, Completions) {
+        let completions = Arc::new(CompletionQueue::new());
+        (Waiter::new(Waker::new(&completions)), completions)
+    }
+
+    fn woken(completions: &Completions) -> Vec<Place> {
+        completions.take().into_iter().map(|completion| completion.number).collect()
+    }
+
+    fn listen(channel: &Hold, waiter: &Arc<Waiter>, case: usize) -> Receiving {
+        channel.channel().receive(Some((waiter, case)))
+    }
+
+    fn given(waiter: &Waiter) -> (usize, String) {
+        match waiter.take() {
+            Some((case, Ended::Received(delivery))) => (case, text(delivery.take().unwrap())),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn messages_come_in_order_up_to_the_capacity() {
+        let channel = Channel::open(2);
+        assert!(matches!(send(&channel, "a"), Sending::Sent) && matches!(send(&channel, "b"), Sending::Sent));
+        assert!(matches!(send(&channel, "c"), Sending::Full(_)));
+        assert_eq!(channel.channel().length(), 2);
+        assert_eq!(
+            [receive(&channel), receive(&channel), receive(&channel)],
+            [Some("a".into()), Some("b".into()), None]
+        );
+    }
+
+    #[test]
+    fn a_dropped_delivery_goes_to_the_next_receiver_and_then_to_the_front() {
+        let channel = Channel::open(9);
+        let waiters: Vec<_> = (0..2).map(|_| waiter().0).collect();
+        for waiter in &waiters {
+            assert!(matches!(listen(&channel, waiter, 0), Receiving::Listed));
+        }
+        for text in ["a", "b", "c"] {
+            send(&channel, text);
+        }
+        assert_eq!(channel.channel().length(), 1);
+        let (late, _) = waiter();
+        for waiter in waiters.iter().rev() {
+            drop(waiter.take());
+        }
+        assert_eq!(channel.channel().length(), 3);
+        assert!(matches!(listen(&channel, &late, 0), Receiving::Received(_)));
+        assert_eq!([receive(&channel), receive(&channel)], [Some("b".into()), Some("c".into())]);
+        let (first, second) = (waiter().0, waiter().0);
+        listen(&channel, &first, 0);
+        listen(&channel, &second, 3);
+        send(&channel, "d");
+        drop(first.take());
+        assert_eq!(given(&second), (3, "d".into()));
+    }
+
+    #[test]
+    fn one_case_of_a_waiter_is_done() {
+        let (a, b) = (Channel::open(0), Channel::open(0));
+        let (waiter, _completions) = waiter();
+        listen(&a, &waiter, 0);
+        listen(&b, &waiter, 1);
+        assert!(matches!(send(&b, "b"), Sending::Sent));
+        assert!(matches!(send(&a, "a"), Sending::Full(_)));
+        assert_eq!(given(&waiter), (1, "b".into()));
+        assert!(!waiter.withdraw());
+    }
+
+    #[test]
+    fn a_waiter_that_was_withdrawn_is_passed_over() {
+        let channel = Channel::open(0);
+        let ((gone, _), (stays, completions)) = (waiter(), waiter());
+        listen(&channel, &gone, 0);
+        listen(&channel, &stays, 0);
+        assert!(!gone.withdraw());
+        assert!(matches!(send(&channel, "a"), Sending::Sent));
+        assert_eq!(woken(&completions), [stays.place()]);
+        assert!(stays.withdraw());
+        assert_eq!(given(&stays).1, "a");
+    }
+
+    #[test]
+    fn a_hold_that_goes_wakes_the_one_that_is_left() {
+        let channel = Channel::open(0);
+        let other = channel.clone();
+        let (waiter, completions) = waiter();
+        listen(&channel, &waiter, 0);
+        assert!(channel.channel().has_others() && completions.is_empty());
+        drop(other);
+        assert!(!channel.channel().has_others());
+        assert_eq!(woken(&completions), [NO_PLACE]);
+    }
+
+    #[test]
+    fn a_channel_that_only_itself_holds_is_freed() {
+        let channel = Channel::open(3);
+        let freed = Arc::downgrade(channel.channel());
+        for _ in 0..2 {
+            let handles = vec![Handle::Channel(channel.clone()), Handle::Channel(channel.clone())];
+            channel.channel().send(with_handles(handles), None);
+        }
+        assert!(!channel.channel().has_others());
+        drop(channel);
+        assert!(freed.upgrade().is_none());
+    }
+
+    #[test]
+    fn channels_in_channels_are_freed_without_a_stack() {
+        let mut outer = Channel::open(1);
+        for _ in 0..200_000 {
+            let next = Channel::open(1);
+            let handles = vec![Handle::Channel(outer)];
+            next.channel().send(with_handles(handles), None);
+            outer = next;
+        }
+    }
+
+    #[test]
+    fn two_waiters_on_many_threads_meet_once() {
+        let (a, b) = (Channel::open(0), Channel::open(0));
+        let met = AtomicUsize::new(0);
+        thread::scope(|scope| {
+            for number in 0..4 {
+                let (a, b, met) = (a.clone(), b.clone(), &met);
+                scope.spawn(move || {
+                    for _ in 0..5000 {
+                        let (waiter, _completions) = waiter();
+                        let channels = if number % 2 == 0 { [&a, &b] } else { [&b, &a] };
+                        let mut done = 0;
+                        for (case, channel) in channels.into_iter().enumerate() {
+                            let me = Some((&waiter, case));
+                            done += usize::from(match number < 2 {
+                                true => matches!(channel.channel().send(message("x"), me), Sending::Sent),
+                                false => matches!(channel.channel().receive(me), Receiving::Received(_)),
+                            });
+                        }
+                        waiter.withdraw();
+                        let outcome = waiter.take().map(|(_, outcome)| outcome);
+                        assert!(done + usize::from(outcome.is_some()) <= 1);
+                        let side: isize = if number < 2 { 1 } else { -1 };
+                        let count = done + usize::from(outcome.is_some());
+                        if let Some(Ended::Received(delivery)) = outcome {
+                            delivery.take();
+                        }
+                        met.fetch_add(side.wrapping_mul(count as isize) as usize, Ordering::SeqCst);
+                    }
+                });
+            }
+        });
+        assert_eq!(met.load(Ordering::SeqCst), 0);
+    }
+
+    #[test]
+    fn closing_ends_all_waits() {
+        let channel = Channel::open(0);
+        let ((receiver, _), (sender, _)) = (waiter(), waiter());
+        listen(&channel, &receiver, 0);
+        channel.channel().close();
+        assert!(matches!(receiver.take(), Some((0, Ended::Closed))));
+        let sent = channel.channel().send(message("a"), Some((&sender, 0)));
+        assert!(matches!(sent, Sending::Closed) && matches!(send(&channel, "b"), Sending::Closed));
+        assert!(matches!(listen(&channel, &waiter().0, 0), Receiving::Closed));
+    }
+}

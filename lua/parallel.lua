@@ -13,17 +13,39 @@ local jobs = {}
 
 -- Waiting for a pool ------------------------------------------------------------------------------------------------
 
-local DEFAULT = {} -- stands for the default pool
-local lines = setmetatable({}, { __mode = "k" }) -- those that wait for a change in a pool, by the pool
+-- Those that wait for room in a pool, and those that wait for its end: lists of waiters, by the pool.
+local rooms, ends = setmetatable({}, { __mode = "k" }), setmetatable({}, { __mode = "k" })
 
-local wake_next = waiters.wake_first
+local function has_room(pool)
+  return not native.pool_is_full(pool)
+end
 
---- A list of coroutines that wait for a pool. Who was woken and goes on otherwise lets the next one look.
-local function new_line()
+local function is_done(pool)
+  return native.pool_is_done(pool)
+end
+
+--- Wakes the first of a line if there is what it waits for, and sees to it that we hear of it if there is not.
+local function look(line, pool)
+  if not line.first then return end
+  native.pool_watch(pool)
+  if not line.has_turn and line.is_so(pool) then
+    line.has_turn = true
+    waiters.wake_first(line)
+  end
+end
+
+--- Lets the next of a line have its turn.
+local function pass_on(line, pool)
+  line.has_turn = nil
+  look(line, pool)
+end
+
+local function new_line(pool, is_so)
   local line
   line = waiters.new(function()
-    wake_next(line)
+    pass_on(line, pool)
   end)
+  line.is_so = is_so
   local take_out = line.remove
   function line.remove(node)
     take_out(node)
@@ -32,55 +54,72 @@ local function new_line()
   return line
 end
 
+--- Waits in one of `lines` until it has its turn, for so many seconds at the most; false if that is not enough. Who has
+--- had its turn has to `pass_on`. With `goes_first` it comes before the others.
+local function stand_in_line(lines, pool, is_so, seconds, goes_first)
+  local line = lines[pool] or new_line(pool, is_so)
+  lines[pool] = line
+  native.pool_watch(pool)
+  if is_so(pool) and (goes_first or not line.first and not line.has_turn) then
+    line.has_turn = true
+    return true
+  end
+  wait.current() -- before it is counted: this raises where one cannot wait
+  native.pool_waits(1)
+  local node = { goes_first = goes_first }
+  if goes_first then line.has_turn = nil end
+  if waiters.wait(line, seconds, node) ~= WAKE then check.raise("resumed by hand while it waited for a pool") end
+  return node.woken
+end
+
 --- Something has changed in a pool.
 function loop.pool_changed()
-  for _, line in pairs(lines) do
-    wake_next(line)
+  for _, lines in ipairs({ rooms, ends }) do
+    for pool, line in pairs(lines) do
+      look(line, pool)
+    end
   end
 end
 
---- Waits until something has changed in a pool, for so many seconds at the most. False if it was resumed by hand.
-local function wait_in_line(pool, seconds)
-  local line = lines[pool or DEFAULT]
-  native.pool_waits(1)
-  return waiters.wait(line, seconds, {}) == WAKE
-end
-
---- Waits until `is_so(pool)`; false if that takes longer than `seconds`.
-function parallel.wait_until(pool, is_so, seconds)
-  local line = lines[pool or DEFAULT] or new_line()
-  lines[pool or DEFAULT] = line
-  local deadline = seconds and native.time() + seconds * 1e9
-  while true do
-    native.pool_watch(pool)
-    -- Whoever came first looks first.
-    if not line.first and is_so(pool) then break end
-    local left = deadline and (deadline - native.time()) / 1e9
-    if left and left <= 0 then return false end
-    -- The first of the line looks again at once: what it waits for may have come before it was watched for.
-    if is_so(pool) then wake_next(line) end
-    if not wait_in_line(pool, left) then check.raise("resumed by hand while it waited for the pool") end
-    if is_so(pool) then break end
-  end
-  -- There may be room for another one.
-  wake_next(line)
+--- Waits until a pool is closed and has nothing left to do, for so many seconds at the most; false if it has.
+function parallel.wait_for_end(pool, seconds)
+  if not stand_in_line(ends, pool, is_done, seconds) then return false end
+  pass_on(ends[pool], pool)
   return true
 end
 
-local function has_room(pool)
-  return not native.pool_is_full(pool)
+--- Of a worker, whose jobs have all ended: nobody waits any more.
+function loop.discard_lines()
+  for _, lines in ipairs({ rooms, ends }) do
+    for pool in pairs(lines) do
+      lines[pool] = nil
+    end
+  end
+  native.pool_waits(0)
 end
 
 -- Sending -----------------------------------------------------------------------------------------------------------
 
+--- Sends a job once there is room in the queue.
+local function send_in_line(pool, submit, ...)
+  local number, size, refused
+  local has_waited
+  repeat
+    stand_in_line(rooms, pool, has_room, nil, has_waited)
+    number, size, refused = submit(pool, ...)
+    has_waited = true -- another VM may have been faster
+  until number or refused
+  pass_on(rooms[pool], pool)
+  return number, size, refused
+end
+
 --- Sends a job by one of the natives for that, once there is room in the queue. Returns its number and how many bytes it
 --- took; or nil, nil and why it cannot be sent.
 function parallel.send(pool, submit, ...)
+  local line = rooms[pool]
+  if line and (line.first or line.has_turn) then return send_in_line(pool, submit, ...) end
   local number, size, refused = submit(pool, ...)
-  while not number and not refused do
-    parallel.wait_until(pool, has_room)
-    number, size, refused = submit(pool, ...)
-  end
+  if not number and not refused then return send_in_line(pool, submit, ...) end
   return number, size, refused
 end
 
@@ -100,7 +139,7 @@ end
 
 loop.cancel_job = parallel.cancel
 
---- `parallel.run` and `pool:run`.
+--- `parallel.run` and `pool:run`; `pool` is false for the default one.
 function parallel.run_in(pool, fn, ...)
   if type(fn) ~= "function" then check.bad_argument(1, "run", "function", fn) end
   local number, _, refused = send(pool, native.submit, pack(fn, ...))
@@ -150,14 +189,6 @@ function loop.forked(last)
   for _, number in ipairs(lost) do
     loop.settle(number, false, "lost", "the job was lost: this process was forked while it was in flight", "")
   end
-end
-
---- Of a worker, whose jobs have all ended: nobody waits any more.
-function loop.discard_lines()
-  for pool in pairs(lines) do
-    lines[pool] = nil
-  end
-  native.pool_waits(0)
 end
 
 return parallel

@@ -79,7 +79,7 @@ function Pool:close(seconds)
     return is_idle
   end
   if native.is_own_pool(self) then check.raise("a job cannot wait for the end of the pool that it runs in") end
-  if parallel.wait_until(self, is_done, seconds) then return true end
+  if parallel.wait_for_end(self, seconds) then return true end
   native.pool_cancel_all(self)
   return false
 end

@@ -353,6 +353,7 @@ local function ended_in_error(node, co, err)
 end
 
 loop.reaction_waits, loop.reaction_failed = waits, ended_in_error
+loop.promise_class = Promise
 
 -- The coroutine that executors and asynchronous functions run in: it is used again if they have not waited, as the
 -- runner of loop.lua is. `active` is the one in use.

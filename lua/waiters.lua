@@ -35,12 +35,20 @@ local function push(list, node)
   if last then last.after = node else list.first = node end
 end
 
+local function push_front(list, node)
+  local first = list.first
+  if not first then return push(list, node) end
+  waiters.waiting = waiters.waiting + 1
+  node.list, node.after, list.first, first.before = list, first, node, node
+end
+
 --- Waits in a list, for so many seconds at the most. Returns WAKE, or what somebody passed to `resume`. After WAKE,
---- `node.woken` tells whether it was woken, with `node.value`, or has timed out.
+--- `node.woken` tells whether it was woken, with `node.value`, or has timed out. With `node.goes_first` it comes before
+--- those that wait there by now.
 function waiters.wait(list, seconds, node)
   local co = current()
   node.co, node.give_back = co, list.give_back
-  push(list, node)
+  if node.goes_first then push_front(list, node) else push(list, node) end
   if seconds then node.timer = set_timer(node, seconds) end
   return suspend(node, co)
 end

@@ -1,6 +1,6 @@
--- What a worker does: it takes jobs and runs them one after the other, in a coroutine that is used again as long as they
--- neither wait nor fail. The coroutine of a job that does is that job's, and `worker_tasks.lua` looks after it, which is
--- loaded with the rest of the module for the first of its kind, or when a job requires the module.
+-- What a worker does: it takes jobs and runs them one after the other, in a coroutine that is used again as long as
+-- they neither wait nor fail. The coroutine of a job that does is that job's, and `worker_tasks.lua` looks after it, which
+-- is loaded with the rest of the module for the first of its kind, or when a job requires the module.
 --
 -- A part of a map is a job as well: its values are `first`, the position of the first value in the map, then whether to
 -- go on after an error, then the values to call the function with. It ends with the seconds that it took, the list of
@@ -75,7 +75,10 @@ local function run_part(run, this)
   local fn, values, results, before = this.fn, this.values, this.results, this.values[1] - HEADER - 1
   for i = this.at + 1, values.n do
     this.at = i
-    results[i] = (fn(values[i], before + i))
+    local result = fn(values[i], before + i)
+    local tasks = worker.tasks
+    if tasks and tasks.is_promise(result) then result = result:expect() end
+    results[i] = result
   end
   this.seconds = native.elapsed(run)
   if worker.tasks then return worker.tasks.finish(hand_in_part, run, this) end
@@ -108,7 +111,10 @@ local function run_next()
     local this = new_part(run, call, id)
     if this then run_part(run, this) end
   else
-    finish(run, pack(call[1](unpack(call, 2, call.n))))
+    local results = pack(call[1](unpack(call, 2, call.n)))
+    local tasks = worker.tasks
+    if tasks and tasks.is_promise(results[1]) then results = pack(results[1]:expect()) end
+    finish(run, results)
   end
   return worker.tasks and DONE
 end

@@ -2,7 +2,7 @@
 
 local native, worker, errors, outcome, loop, task = ...
 
-local find, pairs, type = string.find, pairs, type
+local find, getmetatable, pairs, type = string.find, getmetatable, pairs, type
 local job_natives = worker.native
 local HEADER = worker.HEADER
 local STUCK = "the job waits, and nothing is left that could wake it"
@@ -10,6 +10,11 @@ local STUCK = "the job waits, and nothing is left that could wake it"
 local tasks = {}
 local waiting = {} -- the coroutines of the jobs that wait, by their numbers
 local ended = {} -- what is to be handed in: functions, and their arguments
+
+--- Whether a job has returned a promise: its outcome is the job's then.
+function tasks.is_promise(value)
+  return type(value) == "table" and loop.promise_class ~= nil and getmetatable(value) == loop.promise_class
+end
 
 --- Hands in the end of a job, by a function, once what it leaves behind is dropped.
 function tasks.finish(hand_in, run, result)

@@ -92,7 +92,7 @@ impl Sender {
 
     fn submit(&self, lua: &Lua, vm: &Vm, pool: &Value, call: &Table, mapped: Option<Arc<Mapped>>) -> Submitted {
         let pool = pool::of(pool);
-        if pool.is_full() {
+        if pool.is_full() && !vm.works_for(&pool) {
             return (None, None, None);
         }
         let request = match self.request(lua, call, mapped) {

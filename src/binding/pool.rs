@@ -49,7 +49,7 @@ pub fn add(natives: &Natives, transfer: &Rc<Transfer>) -> Result<()> {
     natives.add("pool_waits", |_, vm, change: i32| {
         vm.pool_waits.set(if change == 0 { 0 } else { vm.pool_waits.get().saturating_add_signed(change as isize) });
     })?;
-    natives.add("is_own_pool", |_, vm, this: Value| vm.seat.get().is_some_and(|seat| seat.is_of(&of(&this))))?;
+    natives.add("is_own_pool", |_, vm, this: Value| vm.works_for(&of(&this)))?;
     let figures = natives.lua.create_function(|lua, this: Value| figures(lua.create_table()?, &of(&this)))?;
     natives.table.raw_set("pool_figures", figures)
 }

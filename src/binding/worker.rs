@@ -216,13 +216,16 @@ impl Worker {
         self.runs.borrow().get(&run).map_or(0.0, |(start, _)| start.elapsed().as_secs_f64())
     }
 
-    /// Fails what runs, as the worker cannot go on.
+    /// Fails what runs, as the worker cannot go on; or the next job, if it cannot even take one.
     fn fail_all(&self, error: &Error) {
+        let kind = kind_of(error);
+        let message = if kind == "memory" { "not enough memory".into() } else { words(error) };
         let runs: Vec<RunNumber> = self.runs.borrow().keys().copied().collect();
         for run in runs {
-            let kind = kind_of(error);
-            let message = if kind == "memory" { "not enough memory".into() } else { words(error) };
-            self.end(run, Outcome::Failed(Failure::new(kind, message)));
+            self.end(run, Outcome::Failed(Failure::new(kind, message.clone())));
+        }
+        if !self.seat.has_taken() {
+            self.seat.fail_next(Failure::new(kind, message));
         }
     }
 }

@@ -285,10 +285,15 @@ impl Vm {
         self.leave_parent_process();
         let number = self.jobs_sent.get() + 1;
         let job = Job::new(number, &self.process.borrow().completions, request);
-        pool.submit(&job)?;
+        pool.submit(&job, !self.works_for(pool))?;
         self.jobs_sent.set(number);
         self.jobs.borrow_mut().insert(number, Sent { job, pool: Arc::clone(pool) });
         Ok(number)
+    }
+
+    /// Whether it is a worker's, of this pool. It need not wait for room there, since it would wait for itself.
+    pub fn works_for(&self, pool: &Pool) -> bool {
+        self.seat.get().is_some_and(|seat| seat.is_of(pool))
     }
 
     /// Cancels a job of this VM: nothing comes of it any more.

@@ -112,17 +112,18 @@ impl Pool {
         self.crew.get().map_or_else(Figures::default, |crew| crew.figures())
     }
 
-    /// Queues a job.
-    pub fn submit(&self, job: &Arc<Job>) -> Result<(), Refusal> {
+    /// Queues a job. `is_bound` if the queue may be full for it.
+    pub fn submit(&self, job: &Arc<Job>, is_bound: bool) -> Result<(), Refusal> {
         if self.is_closed() {
             return Err(Refusal::Closed);
         }
-        self.crew().submit(job)
+        self.crew().submit(job, is_bound)
     }
 
     /// Whether a job would have to wait before it can be queued.
     pub fn is_full(&self) -> bool {
-        self.settings.queue != usize::MAX && self.crew.get().is_some_and(|crew| crew.is_full(&crew.lock()))
+        let is_bounded = self.settings.queue != usize::MAX && !self.is_closed();
+        is_bounded && self.crew.get().is_some_and(|crew| crew.is_full(&crew.lock()))
     }
 
     /// Cancels a job that was queued here.
@@ -282,12 +283,12 @@ impl Crew {
         state.queue.len() >= room
     }
 
-    fn submit(self: &Arc<Self>, job: &Arc<Job>) -> Result<(), Refusal> {
+    fn submit(self: &Arc<Self>, job: &Arc<Job>, is_bound: bool) -> Result<(), Refusal> {
         let mut state = self.lock();
         if state.is_closing {
             return Err(Refusal::Closed);
         }
-        if self.is_full(&state) {
+        if is_bound && self.is_full(&state) {
             return Err(Refusal::Full);
         }
         state.queue.push_back(Assignment::new(job));
@@ -399,6 +400,8 @@ impl Crew {
                 break;
             }
             state.idle += 1;
+            // Where nothing may wait in the queue, there is room only now.
+            tell(mem::take(&mut state.watchers));
             let is_late;
             (state, is_late) = self.wait(state);
             state.idle -= 1;
@@ -446,6 +449,7 @@ impl Crew {
                 if state.forget(job) {
                     state.cancelled += 1;
                     state.blocked += 1;
+                    tell(mem::take(&mut state.watchers));
                     // If no thread can be started, the jobs wait for a worker that gets free.
                     let _ = self.call_worker(state);
                     self.tell_if_done();
@@ -482,9 +486,11 @@ impl Crew {
     fn close(&self) {
         let mut state = self.lock();
         state.is_closing = true;
+        // Those that wait for room need not any more.
+        let watchers = mem::take(&mut state.watchers);
         drop(state);
         self.work_came.notify_all();
-        self.tell_if_done();
+        tell(watchers);
     }
 
     fn cancel_all(self: &Arc<Self>) {
@@ -511,6 +517,7 @@ impl Crew {
             return false;
         }
         add(&mut state.roomy, completions);
+        tell(mem::take(&mut state.watchers));
         true
     }
 
@@ -576,7 +583,7 @@ mod tests {
     fn outcomes(pool: &Pool, calls: &[&[u8]]) -> Vec<Outcome> {
         let completions = Arc::new(CompletionQueue::new());
         for (number, call) in (1..).zip(calls) {
-            pool.submit(&job(number, call, &completions)).unwrap();
+            pool.submit(&job(number, call, &completions), true).unwrap();
         }
         let (mut reactor, mut taken) = (Reactor::new().unwrap(), Vec::new());
         while taken.len() < calls.len() {
@@ -659,7 +666,7 @@ mod tests {
         let completions = Arc::new(CompletionQueue::new());
         // The first is about to be taken, by the worker that is started for it.
         let calls: [&[u8]; 3] = [b"wait", b"one", b"two"];
-        let refused = calls.iter().filter(|call| pool.submit(&job(1, call, &completions)).is_err()).count();
+        let refused = calls.iter().filter(|call| pool.submit(&job(1, call, &completions), true).is_err()).count();
         assert!(refused <= 1);
         pool.watch(&completions);
         wait_until(|| completions.take().iter().any(|completion| matches!(completion.outcome, Outcome::Changed)));
@@ -670,10 +677,10 @@ mod tests {
     fn a_cancelled_job_never_starts_and_leaves_the_queue() {
         let pool = pool(1, |settings| settings.queue = 4);
         let completions = Arc::new(CompletionQueue::new());
-        pool.submit(&job(1, b"compute", &completions)).unwrap();
+        pool.submit(&job(1, b"compute", &completions), true).unwrap();
         let jobs: Vec<_> = (2..5).map(|number| job(number, b"never", &completions)).collect();
         for job in &jobs {
-            pool.submit(job).unwrap();
+            pool.submit(job, true).unwrap();
             pool.cancel(job);
         }
         let mut ended = Vec::new();
@@ -690,10 +697,10 @@ mod tests {
         let pool = pool(1, |_| {});
         let completions = Arc::new(CompletionQueue::new());
         for number in 1..10 {
-            pool.submit(&job(number, b"", &completions)).unwrap();
+            pool.submit(&job(number, b"", &completions), true).unwrap();
         }
         pool.close();
-        assert!(matches!(pool.submit(&job(10, b"", &completions)), Err(Refusal::Closed)));
+        assert!(matches!(pool.submit(&job(10, b"", &completions), true), Err(Refusal::Closed)));
         wait_until(|| pool.figures().workers == 0);
         assert_eq!((pool.is_done(), pool.figures().done), (true, 9));
     }
@@ -703,7 +710,7 @@ mod tests {
         let pool = pool(1, |_| {});
         let completions = Arc::new(CompletionQueue::new());
         for number in 1..10 {
-            pool.submit(&job(number, b"wait", &completions)).unwrap();
+            pool.submit(&job(number, b"wait", &completions), true).unwrap();
         }
         pool.close();
         pool.cancel_all();

@@ -84,8 +84,13 @@ impl Seat {
         }
     }
 
+    /// Whether a job was taken.
+    pub fn has_taken(&self) -> bool {
+        self.runs.get() > 0
+    }
+
     /// Fails the next job, as there is no executor that could run it.
-    pub(super) fn fail_next(&self, failure: Failure) {
+    pub fn fail_next(&self, failure: Failure) {
         if let Taken::Job(run, _) = self.take(false) {
             self.end(run, Outcome::Failed(failure));
         }

@@ -41,7 +41,7 @@ struct Worker {
 
 /// Makes a worker's VM, on the worker's thread.
 pub fn make_executor(seat: Rc<Seat>) -> std::result::Result<Box<dyn Executor>, Failure> {
-    match WorkerVm::new(new_state(), &seat) {
+    match new_state().and_then(|lua| WorkerVm::new(lua, &seat)) {
         Ok(vm) => Ok(Box::new(vm)),
         Err(error) => Err(Failure::new(kind_of(&error), format!("no worker VM could be made: {}", words(&error)))),
     }

@@ -94,9 +94,41 @@ if decode then
           for i = 1, random(60) do
             bytes[i] = string.char(random(3) == 0 and random(256) or random(6))
           end
-          try(table.concat(bytes))
+          -- With the lengths that a message begins with, or few come any further.
+          local start_of_message = string.char(random(4), 0, 0, 0, random(#bytes + 1), 0, 0, 0, 0, 0, 0, 0)
+          try((random(4) == 0 and "" or start_of_message) .. table.concat(bytes))
         end
       end)
+    end)
+  end)
+end
+
+if decode then
+  describe("a worker that runs out of memory", function()
+    it("takes values apart and makes them anew, or says so", function()
+      local crossed, failed = scheduler.await(scheduler.parallel.run(function()
+        local cross = debug.getregistry()["scheduler.cross_within"]
+        local upvalue, list, crossed, failed = {}, {}, 0, 0
+        for i = 1, 40 do
+          list[i] = { i, "text " .. i, x = { list[i - 1] } }
+        end
+        for bytes = 0, 60000, 61 do
+          -- A new one each time, of which there is no bytecode yet.
+          local fresh = (loadstring or load)("return " .. bytes) -- luacheck: ignore 113
+          local values, reason = cross({ n = 4, list, fresh, function()
+            return upvalue
+          end, setmetatable({}, { __index = string }) }, bytes)
+          if values then
+            assert(values[1][40][1] == 40 and values[2]() == bytes and values[4].rep == string.rep)
+            crossed = crossed + 1
+          else
+            assert(reason:find("memory", 1, true), reason)
+            failed = failed + 1
+          end
+        end
+        return crossed, failed
+      end))
+      assert.is_true(crossed > 10 and failed > 10, crossed .. " " .. failed)
     end)
   end)
 end

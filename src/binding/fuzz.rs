@@ -1,5 +1,6 @@
-//! Encoder and decoder as functions in the registry, for the spec that feeds broken messages to the decoder. In builds
-//! with the feature `fuzz` only: whoever can call the decoder can have it run any bytecode.
+//! Encoder and decoder as functions in the registry, for the spec that feeds broken messages to the decoder, and lets
+//! both run out of memory. In builds with the feature `fuzz` only: whoever can call the decoder can have it run any
+//! bytecode.
 
 use std::rc::Rc;
 
@@ -18,5 +19,18 @@ pub fn add(lua: &Lua, transfer: &Rc<Transfer>) -> Result<()> {
         let message = encode(lua, &for_encode, "value", &values, values.raw_get("n")?);
         message.map_err(mlua::Error::runtime).and_then(|message| lua.create_string(message.bytes))
     };
-    lua.set_named_registry_value("scheduler.encode", lua.create_function(encoder)?)
+    lua.set_named_registry_value("scheduler.encode", lua.create_function(encoder)?)?;
+    let for_both = Rc::clone(transfer);
+    let cross = move |lua: &Lua, (values, bytes): (Table, usize)| {
+        lua.set_memory_limit(lua.used_memory() + bytes)?;
+        let crossed = encode(lua, &for_both, "value", &values, values.raw_get("n").unwrap_or(0))
+            .map_err(|refused| refused.to_string())
+            .and_then(|message| decode(lua, &for_both, &message).map_err(|error| error.to_string()));
+        lua.set_memory_limit(0)?;
+        Ok(match crossed {
+            Ok(values) => (Some(values), None),
+            Err(reason) => (None, Some(reason)),
+        })
+    };
+    lua.set_named_registry_value("scheduler.cross_within", lua.create_function(cross)?)
 }

@@ -1,13 +1,12 @@
 //! Lua values to a message.
 
-use std::collections::HashMap;
-use std::ffi::c_void;
 use std::fmt::{self, Write};
 use std::mem;
 
-use mlua::{Function, Lua, Table, Value};
+use mlua::{Lua, Table, Value};
 
-use super::transfer::{HAS_INTEGERS, Kind, MAX_REBUILDS, Objects, Tag, Transfer, words};
+use super::raw::walk::{Found, Owner, START, Stop, Walk};
+use super::transfer::{Kind, MAX_REBUILDS, Transfer, words};
 use crate::worker::{Handle, Message};
 
 /// Why values cannot cross, and where among them the reason lies.
@@ -50,184 +49,123 @@ fn encode_nested(
     count: usize,
     rebuilds: usize,
 ) -> Result<Message, Refused> {
-    let refused = |path, reason| Refused { path, reason };
-    let mut encoder = Encoder::new(lua, transfer, rebuilds);
-    for index in 1..=count {
-        encoder.owner = Owner::Value(index);
-        let value = field(values, Value::Integer(index as i64)).map_err(|error| words(&error));
-        if let Err(reason) = value.and_then(|value| encoder.value(&value)) {
-            return Err(refused(format!("{name} #{index}"), reason));
-        }
+    let objects = transfer.take_objects(lua).map_err(|error| Refused { path: name.into(), reason: words(&error) })?;
+    let mut walk = transfer.take_walk();
+    walk.begin(transfer, count);
+    let mut encoder = Encoder { lua, transfer, walk, objects, handles: Vec::new(), rebuilds };
+    let encoded = encoder.run(name, values);
+    let Encoder { mut walk, objects, handles, .. } = encoder;
+    let message = encoded.map(|()| finish(&mut walk, handles));
+    if message.is_ok() {
+        transfer.give_objects(objects, walk.owners.len());
     }
-    let values = mem::take(&mut encoder.out);
-    let mut number = 0;
-    while (number as usize) < encoder.kinds.len() {
-        if let Err((step, reason)) = encoder.body(number) {
-            return Err(refused(encoder.describe(name, number, step), reason));
-        }
-        number += 1;
-    }
-    Ok(encoder.finish(count, &values))
+    transfer.give_walk(walk);
+    message
 }
 
-/// A field of a table, -0 included.
-fn field(table: &Table, key: Value) -> mlua::Result<Value> {
-    match table.raw_get(&key)? {
-        Value::Integer(0) if !HAS_INTEGERS => Ok(Value::Number(table.raw_get(key)?)),
-        value => Ok(value),
-    }
-}
+/// Of messages that are larger, the buffer itself is sent, and not a copy of the right size.
+const SMALL: usize = 4096;
 
-/// What an object was found in first.
-#[derive(Clone, Copy, Debug)]
-enum Owner {
-    Value(usize),
-    Object(u32),
+/// Puts the message together: the numbers that it begins with are known now, and the heads come last.
+fn finish(walk: &mut Walk, handles: Vec<Handle>) -> Message {
+    let length = (walk.out.len() - START) as u64;
+    let (objects, rest) = walk.out.split_at_mut(4);
+    objects.copy_from_slice(&(walk.owners.len() as u32).to_le_bytes());
+    rest[..8].copy_from_slice(&length.to_le_bytes());
+    walk.out.extend_from_slice(&walk.heads);
+    let bytes = match walk.out.len() {
+        0..=SMALL => walk.out.as_slice().to_vec(),
+        _ => mem::take(&mut walk.out),
+    };
+    Message { bytes, handles, functions: mem::take(&mut walk.functions) }
 }
 
 struct Encoder<'a> {
     lua: &'a Lua,
     transfer: &'a Transfer,
-    objects: Objects,
-    kinds: Vec<Kind>,
-    owners: Vec<Owner>,
-    /// The number of each object by its address: nothing is collected meanwhile.
-    numbers: HashMap<*const c_void, u32>,
-    /// The loaded modules, by their addresses, once they were asked for.
-    module_names: Option<HashMap<*const c_void, Vec<u8>>>,
-    /// The numbers of those that were sent by name. As an argument or in a table, a module is a table like any other.
-    modules: HashMap<*const c_void, u32>,
-    /// In which function, and at which index, each upvalue was sent that several may share.
-    upvalues: HashMap<*const c_void, (u32, u32)>,
-    heads: Vec<u8>,
+    walk: Box<Walk>,
+    objects: Table,
     /// What crosses by reference.
     handles: Vec<Handle>,
-    /// The part of the message that is being written: the values, or the bodies.
-    out: Vec<u8>,
-    owner: Owner,
     rebuilds: usize,
 }
 
-type Encoded = Result<(), String>;
-type EncodedBody = Result<(), (Option<Step>, String)>;
-
-impl<'a> Encoder<'a> {
-    fn new(lua: &'a Lua, transfer: &'a Transfer, rebuilds: usize) -> Self {
-        Encoder {
-            lua,
-            transfer,
-            objects: Objects::default(),
-            kinds: Vec::new(),
-            owners: Vec::new(),
-            numbers: HashMap::new(),
-            module_names: None,
-            modules: HashMap::new(),
-            upvalues: HashMap::new(),
-            heads: Vec::new(),
-            handles: Vec::new(),
-            out: Vec::new(),
-            owner: Owner::Value(1),
-            rebuilds,
+impl Encoder<'_> {
+    fn run(&mut self, name: &str, values: &Table) -> Result<(), Refused> {
+        loop {
+            let stop = self.walk.go_on(self.transfer, values, &self.objects);
+            let refused = match stop {
+                Ok(Stop::Done) => return Ok(()),
+                Ok(Stop::Dump) => self.dump().map_err(|error| (None, words(&error))),
+                Ok(Stop::Special) => self.special().map_err(|reason| (None, reason)),
+                Ok(Stop::Refused(found, reason)) => Err((self.step(found), reason.to_owned())),
+                Err(error) => Err((None, words(&error))),
+            };
+            refused.map_err(|(step, reason)| Refused { path: self.describe(name, step), reason })?;
         }
     }
 
-    fn value(&mut self, value: &Value) -> Encoded {
-        match value {
-            Value::Nil => self.tag(Tag::Nil),
-            Value::Boolean(false) => self.tag(Tag::False),
-            Value::Boolean(true) => self.tag(Tag::True),
-            Value::Integer(integer) => self.fixed(Tag::Integer, integer.to_le_bytes()),
-            Value::Number(number) => self.fixed(Tag::Number, number.to_le_bytes()),
-            Value::String(string) => {
-                self.tag(Tag::String);
-                push_bytes(&mut self.out, &string.as_bytes());
-            }
-            Value::Table(table) if self.transfer.is_globals(table) => self.tag(Tag::Globals),
-            Value::Table(_) | Value::Function(_) | Value::UserData(_) => return self.object(value),
-            other => return Err(type_of(other).into()),
+    /// The object that is next.
+    fn object(&self) -> mlua::Result<Value> {
+        self.objects.raw_get(i64::from(self.walk.number) + 1)
+    }
+
+    fn dump(&self) -> mlua::Result<()> {
+        match self.object()? {
+            Value::Function(function) => self.transfer.functions.dump(&function),
+            _ => Ok(()),
         }
+    }
+
+    /// Writes the head of the next object, which has no body.
+    fn special(&mut self) -> Result<(), String> {
+        let object = self.object().map_err(|error| words(&error))?;
+        self.head(&object)?;
+        self.walk.number += 1;
         Ok(())
     }
 
-    /// Writes the number of an object; begins it if it was not found before.
-    fn object(&mut self, value: &Value) -> Encoded {
-        let address = value.to_pointer();
-        let number = match self.numbers.get(&address) {
-            Some(&number) => number,
-            None => {
-                let kind = self.head(value)?;
-                let number = self.number(kind, value)?;
-                self.numbers.insert(address, number);
-                number
-            }
-        };
-        self.fixed(Tag::Object, number.to_le_bytes());
-        Ok(())
-    }
-
-    /// Numbers an object whose head was written.
-    fn number(&mut self, kind: Kind, value: &Value) -> Result<u32, String> {
-        let number = u32::try_from(self.kinds.len()).map_err(|_| "too many objects")?;
-        self.objects.add(self.lua, number as usize, value.clone()).map_err(|error| words(&error))?;
-        self.kinds.push(kind);
-        self.owners.push(self.owner);
-        Ok(number)
-    }
-
-    /// Writes the head of an object.
-    fn head(&mut self, value: &Value) -> Result<Kind, String> {
-        if let Some(name) = self.transfer.own_name(value).map_err(|error| words(&error))? {
-            self.heads.push(Kind::Own as u8);
-            push_bytes(&mut self.heads, &name.as_bytes());
-            return Ok(Kind::Own);
-        }
-        match value {
-            Value::Table(table) => {
-                let heads = &mut self.heads;
-                heads.push(Kind::Table as u8);
-                heads.extend(u32::try_from(table.raw_len()).unwrap_or(u32::MAX).to_le_bytes());
-                Ok(Kind::Table)
-            }
+    fn head(&mut self, object: &Value) -> Result<(), String> {
+        match object {
             Value::Function(function) if function.info().what == "C" => {
                 let name = self.transfer.name_of(self.lua, function).map_err(|error| words(&error))?;
                 let Some((module, name)) = name else {
-                    return match self.module_head(value)? {
-                        true => Ok(Kind::Module),
+                    return match self.module_head(object)? {
+                        true => Ok(()),
                         false => Err("a C function that no loaded module has".into()),
                     };
                 };
-                let heads = &mut self.heads;
-                heads.push(Kind::CFunction as u8);
-                push_bytes(heads, &module);
-                push_bytes(heads, &name);
-                Ok(Kind::CFunction)
+                let mut head = Vec::new();
+                push_bytes(&mut head, &module);
+                push_bytes(&mut head, &name);
+                self.transfer.note_name(self.lua, function, &head).map_err(|error| words(&error))?;
+                self.walk.heads.push(Kind::CFunction as u8);
+                self.walk.heads.extend(head);
             }
-            Value::Function(function) => {
-                if self.transfer.getupvalue.is_none() {
-                    let reason =
-                        "a function, and the debug library, which functions are taken apart with, is not there";
-                    return Err(reason.into());
-                }
-                self.heads.push(Kind::Function as u8);
-                push_bytes(&mut self.heads, &function.dump(false));
-                Ok(Kind::Function)
+            Value::Function(_) => {
+                return Err(
+                    "a function, and the debug library, which functions are taken apart with, is not there".into()
+                );
             }
             other => {
                 if let Some(handle) = (self.transfer.to_handle)(self.lua, other) {
-                    self.heads.push(Kind::Shared as u8);
-                    self.heads.extend((self.handles.len() as u32).to_le_bytes());
+                    self.walk.heads.push(Kind::Shared as u8);
+                    push_index(&mut self.walk.heads, self.handles.len());
                     self.handles.push(handle);
-                    return Ok(Kind::Shared);
+                    return Ok(());
                 }
                 let message = self.rebuilt(other)?;
-                self.heads.push(Kind::Rebuilt as u8);
-                // The handles of the inner message follow those that are there.
-                self.heads.extend((self.handles.len() as u32).to_le_bytes());
-                push_bytes(&mut self.heads, &message.bytes);
+                let heads = &mut self.walk.heads;
+                heads.push(Kind::Rebuilt as u8);
+                // What the inner message shares follows what is there.
+                push_index(heads, self.handles.len());
+                push_index(heads, self.walk.functions.len());
+                push_bytes(heads, &message.bytes);
                 self.handles.extend(message.handles);
-                Ok(Kind::Rebuilt)
+                self.walk.functions.extend(message.functions);
             }
         }
+        Ok(())
     }
 
     /// Asks a userdata how it is made anew.
@@ -251,148 +189,38 @@ impl<'a> Encoder<'a> {
         )
     }
 
-    /// Writes what is in an object.
-    fn body(&mut self, number: u32) -> EncodedBody {
-        self.owner = Owner::Object(number);
-        match self.kinds[number as usize] {
-            Kind::Table => {
-                let table = self.objects.table(number).map_err(without_step)?;
-                self.table(&table)
-            }
-            Kind::Function => {
-                let function = self.objects.function(number).map_err(without_step)?;
-                self.function(number, &function)
-            }
-            Kind::CFunction | Kind::Module | Kind::Own | Kind::Rebuilt | Kind::Shared => Ok(()),
-        }
-    }
-
-    fn table(&mut self, table: &Table) -> EncodedBody {
-        match table.metatable() {
-            None => self.tag(Tag::Nil),
-            Some(metatable) => {
-                let metatable = Value::Table(metatable);
-                self.module_or(&metatable).map_err(|reason| (Some(Step::Metatable), reason))?;
-            }
-        }
-        let mut refused = None;
-        let visited = table.for_each(|key: Value, value: Value| {
-            let value = match value {
-                Value::Integer(0) if !HAS_INTEGERS => field(table, key.clone())?,
-                value => value,
-            };
-            let encoded = self.value(&key).map_err(|reason| (Some(Step::Key), reason));
-            let encoded = encoded.and_then(|()| self.value(&value).map_err(|reason| (Some(step_to(&key)), reason)));
-            encoded.map_err(|reason| {
-                refused = Some(reason);
-                mlua::Error::runtime("refused")
-            })
-        });
-        if let Some(refused) = refused {
-            return Err(refused);
-        }
-        visited.map_err(without_step)?;
-        self.tag(Tag::End);
-        Ok(())
-    }
-
-    fn function(&mut self, number: u32, function: &Function) -> EncodedBody {
-        let count_at = self.out.len();
-        self.out.extend(0_u32.to_le_bytes());
-        let mut count = 0_u32;
-        while let Some((name, value)) = self.transfer.upvalue(function, count as usize + 1).map_err(without_step)? {
-            count += 1;
-            // A program may run in an environment of its own; in the worker, globals are the worker's.
-            if name == "_ENV" && value.is_table() {
-                self.tag(Tag::Globals);
-                continue;
-            }
-            let id = self.transfer.upvalue_id(function, count as usize).map_err(without_step)?;
-            match id.and_then(|id| self.upvalues.get(&id)) {
-                Some(&(owner, index)) => {
-                    self.fixed(Tag::Shared, owner.to_le_bytes());
-                    self.out.extend(index.to_le_bytes());
-                }
-                None => {
-                    if let Some(id) = id {
-                        self.upvalues.insert(id, (number, count));
-                    }
-                    self.module_or(&value).map_err(|reason| (Some(Step::Upvalue(name)), reason))?;
-                }
-            }
-        }
-        self.out[count_at..count_at + 4].copy_from_slice(&count.to_le_bytes());
-        Ok(())
-    }
-
-    /// Writes an upvalue or a metatable; one that is a loaded module by its name.
-    fn module_or(&mut self, value: &Value) -> Encoded {
-        let is_object = matches!(value, Value::Table(_) | Value::Function(_) | Value::UserData(_));
-        let is_globals = matches!(value, Value::Table(table) if self.transfer.is_globals(table));
-        if !is_object || is_globals {
-            return self.value(value);
-        }
-        let address = value.to_pointer();
-        let number = match self.modules.get(&address).copied() {
-            Some(number) => number,
-            None if self.module_head(value)? => {
-                let number = self.number(Kind::Module, value)?;
-                self.modules.insert(address, number);
-                number
-            }
-            None => return self.value(value),
-        };
-        self.fixed(Tag::Object, number.to_le_bytes());
-        Ok(())
-    }
-
     /// Writes the head of a loaded module; false if the value is none.
     fn module_head(&mut self, value: &Value) -> Result<bool, String> {
-        let transfer = self.transfer;
-        let names = match &mut self.module_names {
-            Some(names) => names,
-            unknown => unknown.insert(transfer.modules().map_err(|error| words(&error))?),
-        };
-        let Some(name) = names.get(&value.to_pointer()) else { return Ok(false) };
-        // A __transfer may have loaded other modules meanwhile.
-        if !transfer.is_module(self.lua, name, value.to_pointer()).map_err(|error| words(&error))? {
-            return Ok(false);
-        }
-        self.heads.push(Kind::Module as u8);
-        push_bytes(&mut self.heads, name);
-        push_bytes(&mut self.heads, type_of(value).as_bytes());
+        let name = self.transfer.module_name(value).map_err(|error| words(&error))?;
+        let Some(name) = name else { return Ok(false) };
+        let heads = &mut self.walk.heads;
+        heads.push(Kind::Module as u8);
+        push_bytes(heads, &name);
+        push_bytes(heads, type_of(value).as_bytes());
         Ok(true)
     }
 
-    fn tag(&mut self, tag: Tag) {
-        self.out.push(tag as u8);
+    /// The step to what cannot cross.
+    fn step(&self, found: Found) -> Option<Step> {
+        Some(match found {
+            Found::Here => return None,
+            Found::Field => step_to(&self.objects.raw_get(self.walk.owners.len() + 1).unwrap_or(Value::Nil)),
+            Found::Upvalue(name) => Step::Upvalue(name),
+            Found::Metatable => Step::Metatable,
+            Found::Key => Step::Key,
+        })
     }
 
-    fn fixed<const N: usize>(&mut self, tag: Tag, bytes: [u8; N]) {
-        self.tag(tag);
-        self.out.extend(bytes);
-    }
-
-    fn finish(self, count: usize, values: &[u8]) -> Message {
-        let mut message = Vec::with_capacity(self.heads.len() + values.len() + self.out.len() + 8);
-        message.extend((self.kinds.len() as u32).to_le_bytes());
-        message.extend(self.heads);
-        message.extend((count as u32).to_le_bytes());
-        message.extend(values);
-        message.extend(self.out);
-        Message { bytes: message, handles: self.handles }
-    }
-
-    /// "argument #2.handlers[3], upvalue 'sock'": the way to what lies a step from an object.
-    fn describe(&self, name: &str, number: u32, step: Option<Step>) -> String {
+    /// "argument #2.handlers[3], upvalue 'sock'": the way to where the walk is, and to what lies a step from there.
+    fn describe(&self, name: &str, step: Option<Step>) -> String {
         const SHOWN: usize = 12;
-        let (mut line, mut at) = (vec![number], number);
+        let (mut line, mut at) = (Vec::new(), self.walk.owner());
         let position = loop {
-            match self.owners[at as usize] {
+            match at {
                 Owner::Value(position) => break position,
                 Owner::Object(owner) => {
                     line.push(owner);
-                    at = owner;
+                    at = self.walk.owners[owner as usize];
                 }
             }
         };
@@ -403,7 +231,8 @@ impl<'a> Encoder<'a> {
                 push_step(&mut text, &step);
             }
         }
-        if line.len() > SHOWN {
+        let steps = line.len().saturating_sub(1) + usize::from(step.is_some());
+        if steps > SHOWN {
             text.push_str("...");
         } else if let Some(step) = step {
             push_step(&mut text, &step);
@@ -413,8 +242,8 @@ impl<'a> Encoder<'a> {
 
     /// The step from an object to one that was found in it.
     fn step_between(&self, owner: u32, object: u32) -> mlua::Result<Option<Step>> {
-        let wanted = self.objects.get(object)?.to_pointer();
-        match self.objects.get(owner)? {
+        let wanted = self.objects.raw_get::<Value>(i64::from(object) + 1)?.to_pointer();
+        match self.objects.raw_get(i64::from(owner) + 1)? {
             Value::Table(table) => {
                 for pair in table.pairs::<Value, Value>() {
                     let (key, value) = pair?;
@@ -442,10 +271,6 @@ impl<'a> Encoder<'a> {
     }
 }
 
-fn without_step(error: mlua::Error) -> (Option<Step>, String) {
-    (None, words(&error))
-}
-
 /// The type of a value, as Lua calls it.
 fn type_of(value: &Value) -> &'static str {
     match value {
@@ -453,6 +278,10 @@ fn type_of(value: &Value) -> &'static str {
         Value::Other(_) => "cdata",
         other => other.type_name(),
     }
+}
+
+fn push_index(out: &mut Vec<u8>, index: usize) {
+    out.extend((index as u32).to_le_bytes());
 }
 
 fn push_bytes(out: &mut Vec<u8>, bytes: &[u8]) {

@@ -6,8 +6,10 @@
 pub mod channels;
 pub mod decode;
 pub mod encode;
+pub mod functions;
 pub mod origin;
 pub mod places;
+pub mod raw;
 pub mod state;
 pub mod transfer;
 

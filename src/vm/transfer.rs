@@ -2,15 +2,17 @@
 //!
 //! Tables, functions and userdata are objects, which are numbered in the order in which they are found. A message is
 //!
-//! 1. the number of objects, and the head of each: what is needed to make it, empty;
-//! 2. the values;
-//! 3. the body of each object in turn: what is in it.
+//! 1. the number of objects, and the length of what follows up to the heads;
+//! 2. the values: how many, then each;
+//! 3. the body of each object in turn: what is in it;
+//! 4. the head of each object in turn: what is needed to make it, empty.
 //!
 //! Wherever an object stands in a value or in another object, its number stands in the message. So cycles and shared
 //! references arrive as such, and however deep objects are nested, neither side ever calls itself.
 //!
-//! Values that are many are kept in Lua tables on both sides: mlua holds a limited number of handles only, and it loses
-//! the sign of -0 where Lua has one number type.
+//! Objects are kept in Lua tables on both sides: mlua holds a limited number of handles only. The plain cases, values,
+//! tables and Lua functions, are in `raw/`; what takes Lua code to find out or to make is in `encode.rs` and
+//! `decode.rs`, which let `raw/` go on from there.
 //!
 //! Bytecode crosses in this form, and bytecode can do anything: messages only ever come from this process. What is in a
 //! message besides is checked as it is read.
@@ -21,6 +23,9 @@ use std::ffi::c_void;
 
 use mlua::{Function, Lua, LuaString, Table, Value};
 
+use super::functions::Functions;
+use super::raw::build::{self, MOST_CLEARED};
+use super::raw::walk::{self, Walk};
 use crate::worker::Handle;
 
 pub use super::decode::decode;
@@ -75,10 +80,10 @@ impl Tag {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
 pub enum Kind {
-    /// A table: the length of its list, 4 bytes. Its body: its metatable or nil, then keys and values in turn, up to
-    /// [`Tag::End`].
+    /// A table: how long its list is, and how many other fields it has, 4 bytes each. Its body: its metatable or nil, the
+    /// values of the list up to [`Tag::End`], then keys and values in turn up to another one.
     Table,
-    /// A Lua function: its bytecode. Its body: the number of its upvalues, 4 bytes, then these.
+    /// A Lua function: the index of its bytecode, 4 bytes. Its body: the number of its upvalues, 4 bytes, then these.
     Function,
     /// A C function: the name of the module that has it, and under which name. No body.
     CFunction,
@@ -86,18 +91,29 @@ pub enum Kind {
     Module,
     /// Something of this module's own, `task.wait` say: its name. No body.
     Own,
-    /// What a function of the sender makes on the other side: the index of the first of its handles, 4 bytes, and a
-    /// message with the function and its arguments. No body.
+    /// What a function of the sender makes on the other side: the indices of the first of its handles and of the first
+    /// of its bytecodes, 4 bytes each, and a message with the function and its arguments. No body.
     Rebuilt,
     /// What crosses by reference: the index of its handle, 4 bytes. No body.
     Shared,
+    /// A Lua function without upvalues but its globals and itself: the index of its bytecode, 4 bytes, and which of its
+    /// upvalues these two are, a byte each, 0 for none. No body.
+    Plain,
 }
 
 impl Kind {
     /// The kind of a byte of a message.
     pub fn of(byte: u8) -> Option<Kind> {
-        const KINDS: [Kind; 7] =
-            [Kind::Table, Kind::Function, Kind::CFunction, Kind::Module, Kind::Own, Kind::Rebuilt, Kind::Shared];
+        const KINDS: [Kind; 8] = [
+            Kind::Table,
+            Kind::Function,
+            Kind::CFunction,
+            Kind::Module,
+            Kind::Own,
+            Kind::Rebuilt,
+            Kind::Shared,
+            Kind::Plain,
+        ];
         KINDS.get(usize::from(byte)).copied()
     }
 }
@@ -133,56 +149,6 @@ const CALLS: &str = "
     return function(fn, ...) return pack(fn(...)) end, function(list) return list[1](unpack(list, 2, list.n)) end
 ";
 
-/// The objects of a message, by their numbers. The first few are handles; the rest is kept in a Lua table, as mlua holds
-/// a limited number of handles only.
-#[derive(Debug, Default)]
-pub struct Objects {
-    few: Vec<Value>,
-    more: Option<Table>,
-}
-
-impl Objects {
-    const FEW: usize = 32;
-
-    /// Adds the next object, which has this number.
-    pub fn add(&mut self, lua: &Lua, number: usize, object: Value) -> mlua::Result<()> {
-        if number < Self::FEW {
-            self.few.push(object);
-            return Ok(());
-        }
-        let more = match &self.more {
-            Some(more) => more,
-            None => self.more.insert(lua.create_table()?),
-        };
-        more.raw_set(number - Self::FEW + 1, object)
-    }
-
-    /// The object with this number; nil if there is none.
-    pub fn get(&self, number: u32) -> mlua::Result<Value> {
-        match (self.few.get(number as usize), &self.more) {
-            (Some(object), _) => Ok(object.clone()),
-            (None, Some(more)) => more.raw_get(number as usize - Self::FEW + 1),
-            (None, None) => Ok(Value::Nil),
-        }
-    }
-
-    /// The object with this number, which is a table.
-    pub fn table(&self, number: u32) -> mlua::Result<Table> {
-        match self.get(number)? {
-            Value::Table(table) => Ok(table),
-            other => Err(mlua::Error::runtime(format!("there is a {} in the place of a table", other.type_name()))),
-        }
-    }
-
-    /// The object with this number, which is a function.
-    pub fn function(&self, number: u32) -> mlua::Result<Function> {
-        match self.get(number)? {
-            Value::Function(function) => Ok(function),
-            other => Err(mlua::Error::runtime(format!("there is a {} in the place of a function", other.type_name()))),
-        }
-    }
-}
-
 /// A module, and a field in it.
 type FieldName = (Vec<u8>, Vec<u8>);
 
@@ -197,12 +163,8 @@ pub type FromHandle = fn(&Lua, Handle) -> mlua::Result<Value>;
 pub struct Transfer {
     /// `debug.getupvalue`, where the host grants it.
     pub getupvalue: Option<Function>,
-    /// `debug.setupvalue`.
-    pub setupvalue: Option<Function>,
-    /// `debug.upvalueid`, which Lua 5.1 has not.
-    pub upvalueid: Option<Function>,
-    /// `debug.upvaluejoin`, which Lua 5.1 has not.
-    pub upvaluejoin: Option<Function>,
+    /// Whether the host grants `debug.setupvalue`.
+    pub grants_setupvalue: bool,
     /// `debug.getmetatable`.
     getmetatable: Option<Function>,
     /// Calls a function, and returns the list of its results.
@@ -222,6 +184,16 @@ pub struct Transfer {
     pub from_handle: FromHandle,
     /// The module and the field in which a C function was found.
     names: RefCell<HashMap<*const c_void, FieldName>>,
+    /// From C functions to module and field, as they stand in a head: where those are found that were sent before.
+    pub named: Table,
+    /// The functions that were sent and received.
+    pub functions: Functions,
+    /// The entries of `raw/`.
+    pub walk: Function,
+    pub build: Function,
+    /// Empty ones, for the next message.
+    spare_objects: RefCell<Option<Table>>,
+    spare_walk: RefCell<Option<Box<Walk>>>,
 }
 
 impl Transfer {
@@ -232,48 +204,61 @@ impl Transfer {
         let field = |name| debug.as_ref().map_or(Ok(None), |debug| debug.raw_get::<Option<Function>>(name));
         let package: Option<Table> = globals.raw_get("package")?;
         let (call, apply) = lua.load(CALLS).set_name("=[scheduler]/transfer").call(())?;
+        let require: Option<Function> = globals.raw_get("require")?;
+        let loaded: Option<Table> = package.map_or(Ok(None), |package| package.raw_get("loaded"))?;
+        let loadable = loaded.as_ref().filter(|_| require.is_some());
+        let (own, named, functions) = (lua.create_table()?, weak_table(lua)?, Functions::new(lua)?);
         Ok(Transfer {
+            walk: walk::entry(lua, &own, loadable, &functions.sent, &named)?,
+            build: build::entry(lua, &globals, loadable, &functions.received)?,
             call,
             apply,
             getupvalue: field("getupvalue")?,
-            setupvalue: field("setupvalue")?,
-            upvalueid: field("upvalueid")?,
-            upvaluejoin: field("upvaluejoin")?,
+            grants_setupvalue: field("setupvalue")?.is_some(),
             getmetatable: field("getmetatable")?,
-            require: globals.raw_get("require")?,
-            loaded: package.map_or(Ok(None), |package| package.raw_get("loaded"))?,
+            require,
+            loaded,
             globals,
-            own: lua.create_table()?,
+            own,
             to_handle,
             from_handle,
             names: RefCell::default(),
+            named,
+            functions,
+            spare_objects: RefCell::default(),
+            spare_walk: RefCell::default(),
         })
     }
 
-    /// Whether this is the table of globals.
-    pub fn is_globals(&self, value: &Table) -> bool {
-        value.to_pointer() == self.globals.to_pointer()
+    /// A table for the objects of a message.
+    pub fn take_objects(&self, lua: &Lua) -> mlua::Result<Table> {
+        self.spare_objects.take().map_or_else(|| lua.create_table(), Ok)
     }
 
-    /// The name and value of an upvalue, -0 included; `None` past the last one.
+    /// Gives the table back, which was cleared if there were few.
+    pub fn give_objects(&self, objects: Table, count: usize) {
+        if count <= MOST_CLEARED {
+            self.spare_objects.replace(Some(objects));
+        }
+    }
+
+    /// What takes values apart.
+    pub fn take_walk(&self) -> Box<Walk> {
+        self.spare_walk.take().unwrap_or_default()
+    }
+
+    /// Gives it back; it is kept if it is small.
+    pub fn give_walk(&self, walk: Box<Walk>) {
+        if walk.is_small() {
+            self.spare_walk.replace(Some(walk));
+        }
+    }
+
+    /// The name and value of an upvalue; `None` past the last one.
     pub fn upvalue(&self, function: &Function, index: usize) -> mlua::Result<Option<(String, Value)>> {
         let Some(getupvalue) = &self.getupvalue else { return Ok(None) };
         let (name, value): (Option<LuaString>, Value) = getupvalue.call((function, index))?;
-        let Some(name) = name else { return Ok(None) };
-        let value = match value {
-            Value::Integer(0) if !HAS_INTEGERS => {
-                let (_, number): (Value, f64) = getupvalue.call((function, index))?;
-                Value::Number(number)
-            }
-            value => value,
-        };
-        Ok(Some((name.to_string_lossy(), value)))
-    }
-
-    /// What tells an upvalue from others; functions that share it give the same. `None` where Lua does not tell.
-    pub fn upvalue_id(&self, function: &Function, index: usize) -> mlua::Result<Option<*const c_void>> {
-        let Some(upvalueid) = &self.upvalueid else { return Ok(None) };
-        Ok(upvalueid.call::<Value>((function, index))?.as_light_userdata().map(|id| id.0.cast_const()))
+        Ok(name.map(|name| (name.to_string_lossy(), value)))
     }
 
     /// The `__transfer` of a userdata.
@@ -285,32 +270,25 @@ impl Transfer {
         }
     }
 
-    /// The names under which `require` gives tables, functions and userdata, by their addresses.
-    pub fn modules(&self) -> mlua::Result<HashMap<*const c_void, Vec<u8>>> {
-        let mut names = HashMap::new();
-        let (Some(loaded), true) = (&self.loaded, self.require.is_some()) else { return Ok(names) };
+    /// `package.loaded`, if `require` is there.
+    fn loadable(&self) -> Option<&Table> {
+        self.loaded.as_ref().filter(|_| self.require.is_some())
+    }
+
+    /// The name under which `require` gives a value, the first if there are several.
+    pub fn module_name(&self, value: &Value) -> mlua::Result<Option<Vec<u8>>> {
+        let (address, mut found) = (value.to_pointer(), None);
+        let Some(loaded) = self.loadable() else { return Ok(None) };
         loaded.for_each(|name: Value, module: Value| {
-            if let (Value::String(name), Value::Table(_) | Value::Function(_) | Value::UserData(_)) = (name, &module) {
+            if let (Value::String(name), true) = (name, module.to_pointer() == address) {
                 let name = name.as_bytes().to_vec();
-                let entry = names.entry(module.to_pointer()).or_insert_with(|| name.clone());
-                if name < *entry {
-                    *entry = name;
+                if found.as_ref().is_none_or(|found| name < *found) {
+                    found = Some(name);
                 }
             }
             Ok(())
         })?;
-        Ok(names)
-    }
-
-    /// Whether a name is still that of the module with this address.
-    pub fn is_module(&self, lua: &Lua, name: &[u8], address: *const c_void) -> mlua::Result<bool> {
-        let Some(loaded) = &self.loaded else { return Ok(false) };
-        Ok(loaded.raw_get::<Value>(lua.create_string(name)?)?.to_pointer() == address)
-    }
-
-    /// The name of something of this module's own.
-    pub fn own_name(&self, value: &Value) -> mlua::Result<Option<LuaString>> {
-        self.own.raw_get(value)
+        Ok(found)
     }
 
     /// What this module has under a name.
@@ -341,6 +319,11 @@ impl Transfer {
         }
         self.collect_names()?;
         Ok(self.names.borrow().get(&pointer).cloned())
+    }
+
+    /// Notes what the head of a C function is.
+    pub fn note_name(&self, lua: &Lua, function: &Function, head: &[u8]) -> mlua::Result<()> {
+        self.named.raw_set(function, lua.create_string(head)?)
     }
 
     /// The function of a loaded module with this name.
@@ -386,6 +369,14 @@ impl Transfer {
         self.names.replace(names);
         Ok(())
     }
+}
+
+/// A table that does not keep its keys.
+pub fn weak_table(lua: &Lua) -> mlua::Result<Table> {
+    let (table, mode) = (lua.create_table()?, lua.create_table()?);
+    mode.raw_set("__mode", "k")?;
+    table.set_metatable(Some(mode))?;
+    Ok(table)
 }
 
 /// Where the name of a C function stands among others.

@@ -4,6 +4,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::{fmt, mem};
 
+use super::bytecode::Bytecode;
 use super::shared::Handle;
 use super::shared::Place;
 use crate::runtime::CompletionQueue;
@@ -18,11 +19,13 @@ pub struct Message {
     pub bytes: Vec<u8>,
     /// What they share with the sender; the bytes refer to these by their index.
     pub handles: Vec<Handle>,
+    /// The code of the functions among them; the bytes refer to these by their index as well.
+    pub functions: Vec<Arc<Bytecode>>,
 }
 
 impl From<Vec<u8>> for Message {
     fn from(bytes: Vec<u8>) -> Self {
-        Message { bytes, handles: Vec::new() }
+        Message { bytes, ..Message::default() }
     }
 }
 

@@ -3,11 +3,13 @@
 //! Nothing here knows Lua: a worker owns an [`Executor`], which the layer above makes, and which takes its jobs from a
 //! [`Seat`].
 
+pub mod bytecode;
 pub mod job;
 pub mod pool;
 pub mod seat;
 pub mod shared;
 
+pub use bytecode::Bytecode;
 pub use job::{
     Completion, Environment, Failure, Interrupt, Job, JobNumber, Mapped, Message, Outcome, Request, RunNumber, Waker,
 };

@@ -249,7 +249,7 @@ mod tests {
         let weak = Arc::downgrade(&outer);
         for _ in 0..20_000 {
             let next = Table::new();
-            let message = Message { bytes: Vec::new(), handles: vec![Handle::Table(outer)] };
+            let message = Message { handles: vec![Handle::Table(outer)], ..Message::default() };
             next.set(key("inner"), Some(Stored::Message(message)));
             outer = Arc::new(next);
         }

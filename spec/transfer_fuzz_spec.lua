@@ -115,6 +115,7 @@ if decode then
         for bytes = 0, 60000, 61 do
           -- A new one each time, of which there is no bytecode yet.
           local fresh = (loadstring or load)("return " .. bytes) -- luacheck: ignore 113
+          collectgarbage() -- else there is enough to free
           local values, reason = cross({ n = 4, list, fresh, function()
             return upvalue
           end, setmetatable({}, { __index = string }) }, bytes)

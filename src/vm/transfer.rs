@@ -80,8 +80,8 @@ impl Tag {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
 pub enum Kind {
-    /// A table: how long its list is, and how many other fields it has, 4 bytes each. Its body: its metatable or nil, the
-    /// values of the list up to [`Tag::End`], then keys and values in turn up to another one.
+    /// A table: how long its list is, and how many other fields it has, 4 bytes each. Its body: its metatable or nil,
+    /// the values of the list up to [`Tag::End`], then keys and values in turn up to another one.
     Table,
     /// A Lua function: the index of its bytecode, 4 bytes. Its body: the number of its upvalues, 4 bytes, then these.
     Function,

@@ -228,8 +228,8 @@ impl<'a> Build<'a> {
         self.functions.get(self.heads.u32().ok()? as usize)
     }
 
-    /// Pushes a function that has no upvalues but its globals and itself, at these indices: the one of before, if it has
-    /// these still.
+    /// Pushes a function that has no upvalues but its globals and itself, at these indices: the one of before, if it
+    /// has these still.
     unsafe fn plain(
         &mut self,
         state: *mut ffi::lua_State,

@@ -1,7 +1,8 @@
 //! The ways of values into a message and out of one, through the plain C API.
 //!
-//! Through mlua, a table of 100 numbers on two levels takes 12 µs there and 17 µs back; this way, 2 µs and 3 µs. mlua
-//! makes a handle of each value that it reads, and a protected call for each that it writes.
+//! Through mlua, a table of 100 numbers on two levels takes 8 µs to take apart and 13 µs to make on Lua 5.4,
+//! 11 and 34 on LuaJIT; this way, 4 and 3, 4 and 2. mlua makes a handle of each value that it reads, and a protected
+//! call for each that it writes.
 //!
 //! # Ground rules
 //!

@@ -495,7 +495,7 @@ mod tests {
     }
 
     fn with_handles(handles: Vec<Handle>) -> Stored {
-        Stored::Message(Message { bytes: Vec::new(), handles })
+        Stored::Message(Message { bytes: Vec::new(), handles, ..Message::default() })
     }
 
     fn text(message: Stored) -> String {

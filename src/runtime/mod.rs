@@ -9,6 +9,7 @@ pub mod deadline;
 pub mod descriptor;
 pub mod process;
 pub mod reactor;
+pub mod signal;
 
 pub use completion::CompletionQueue;
 pub use descriptor::WakeDescriptor;

@@ -7,6 +7,7 @@ pub mod channels;
 pub mod decode;
 pub mod encode;
 pub mod functions;
+pub mod interrupt;
 pub mod origin;
 pub mod places;
 pub mod raw;

@@ -6,6 +6,9 @@ use mlua::Lua;
 
 use crate::engine::Origin;
 
+/// What the names of the module's own chunks begin with.
+pub const OWN_CHUNKS: &[u8] = b"=[scheduler]";
+
 /// Programs that load code under ever new names must not fill the memory with them.
 const MAX_CHUNKS: usize = 1 << 16;
 

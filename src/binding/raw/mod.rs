@@ -16,6 +16,8 @@
 
 #![expect(unsafe_code, reason = "mlua's calls are measurably too slow here; see above")]
 
+#[cfg(not(feature = "luajit"))]
+pub mod coroutine;
 pub mod task;
 pub mod timer;
 pub mod turn;
@@ -29,6 +31,7 @@ use mlua::{Function, Lua, Result, Table, ffi};
 
 use crate::engine::Origin;
 use crate::vm::Vm;
+use crate::vm::origin::OWN_CHUNKS;
 
 /// What the upvalues of the functions are: the VM's handle first, then mostly a table.
 const HANDLE: c_int = ffi::lua_upvalueindex(1);
@@ -55,9 +58,6 @@ const VERSION: &CStr = if cfg!(feature = "lua55") {
 } else {
     c"Lua 5.1"
 };
-
-/// What the names of the module's own chunks begin with.
-const OWN_CHUNKS: &[u8] = b"=[scheduler]";
 
 /// `require "scheduler"`.
 ///

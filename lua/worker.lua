@@ -136,7 +136,7 @@ end
 --- Takes jobs until there are no more for this worker; or until it is not fit to go on.
 local function work()
   local idle
-  while not worker.is_unfit do
+  while native.is_fit() do
     local co = idle or create(runner)
     idle, active = nil, co
     local ok, what = resume(co)

@@ -49,7 +49,8 @@ local function fail(run, part, err, traceback)
   local failure = { kind = "error", message = text, traceback = traceback }
   if is_out_of_memory(err, text) then
     -- What the worker has is used up: the next job gets a fresh one.
-    worker.is_unfit, failure.kind, failure.message = true, "memory", "not enough memory"
+    job_natives.give_up()
+    failure.kind, failure.message = "memory", "not enough memory"
   elseif part and part.goes_on then
     return go_on(run, part, err, text, traceback)
   else
@@ -69,6 +70,7 @@ end
 function tasks.look_after(co, run, part)
   waiting[run] = co
   worker.waiting = worker.waiting + 1
+  job_natives.waits(run)
   outcome.origins[co] = "a job"
   outcome.watch(co).on_end = function(_, result)
     if waiting[run] ~= co then return end

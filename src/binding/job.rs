@@ -25,10 +25,7 @@ pub fn park(vm: &Vm) -> std::io::Result<()> {
     if vm.has_room.get() && !seat.listen(&vm.completions()) {
         return Ok(());
     }
-    match vm.waits_for_others() {
-        true => seat.while_blocked(|| vm.park()),
-        false => vm.park(),
-    }
+    seat.while_parked(vm.waits_for_others(), || vm.park())
 }
 
 pub fn add(natives: &Natives, transfer: &Rc<Transfer>) -> Result<()> {

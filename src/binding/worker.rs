@@ -3,7 +3,7 @@
 //! It is made with as little as a job needs that only computes. The module is loaded when a job asks for it, waits, or
 //! fails.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::rc::Rc;
 use std::sync::{Arc, Weak};
@@ -14,17 +14,19 @@ use mlua::{Error, Function, IntoLuaMulti, Lua, LuaString, MultiValue, Result, Ta
 use super::{Parts, chunk, job, open};
 use crate::runtime::CompletionQueue;
 use crate::vm::Vm;
+use crate::vm::interrupt::{InterruptHandle, Interrupter};
 use crate::vm::state::new_state;
 use crate::vm::transfer::{Transfer, decode, encode, words};
 use crate::worker::{
     Completion, Environment, Executor, Failure, Interrupt, Mapped, Outcome, Request, RunNumber, Seat, Taken,
 };
 
+/// What is raised in a job that is interrupted. Nobody hears of it but code that catches it.
+const CANCELLED: &str = "the job was cancelled";
+
 /// A Lua state in which jobs run.
 struct WorkerVm {
     lua: Lua,
-    /// What the Lua side knows of itself.
-    state: Table,
     work: Function,
     worker: Rc<Worker>,
 }
@@ -34,6 +36,10 @@ struct Worker {
     seat: Rc<Seat>,
     transfer: Rc<Transfer>,
     vm: Rc<Vm>,
+    /// Stops the job that computes.
+    interrupter: Interrupter,
+    /// Whether the state is not to go on: memory has run out, or code was interrupted that may be half done.
+    is_unfit: Cell<bool>,
     environment: RefCell<Option<Arc<Environment>>>,
     /// What was taken and not handed in: when, and the function of the map that it is a part of.
     runs: RefCell<HashMap<RunNumber, (Instant, Option<Arc<Mapped>>)>>,
@@ -49,15 +55,22 @@ pub fn make_executor(seat: Rc<Seat>) -> std::result::Result<Box<dyn Executor>, F
 
 impl WorkerVm {
     fn new(lua: Lua, seat: &Rc<Seat>) -> Result<Self> {
+        let interrupter = Interrupter::new(&lua, CANCELLED)?;
+        // Before anything takes them into its locals.
+        #[cfg(not(feature = "luajit"))]
+        super::raw::coroutine::replace_functions(&lua)?;
         let vm = Rc::new(Vm::new());
         let transfer = Rc::new(Transfer::new(&lua, super::shared::to_handle, super::shared::from_handle)?);
         // It is new, so nobody has set it.
         let _ = vm.seat.set(Rc::clone(seat));
-        seat.set_interrupt(Arc::new(Stopper { completions: Arc::downgrade(&vm.completions()) }));
+        let completions = Arc::downgrade(&vm.completions());
+        seat.set_interrupt(Arc::new(Stopper { completions, interrupter: interrupter.handle() }));
         let worker = Rc::new(Worker {
             vm: Rc::clone(&vm),
             seat: Rc::clone(seat),
             transfer: Rc::clone(&transfer),
+            interrupter,
+            is_unfit: Cell::new(false),
             environment: RefCell::default(),
             runs: RefCell::default(),
         });
@@ -72,7 +85,7 @@ impl WorkerVm {
         if let Some(limit) = seat.settings().memory_limit {
             lua.set_memory_limit(limit)?;
         }
-        let vm = WorkerVm { lua, state, work, worker };
+        let vm = WorkerVm { lua, work, worker };
         vm.initialise(&initialise)?;
         Ok(vm)
     }
@@ -94,7 +107,7 @@ impl Executor for WorkerVm {
         if let Err(error) = &worked {
             self.worker.fail_all(error);
         }
-        worked.is_ok() && !self.state.raw_get("is_unfit").unwrap_or(true)
+        worked.is_ok() && !self.worker.is_unfit.get()
     }
 }
 
@@ -122,6 +135,12 @@ impl Worker {
         add("refusal", lua.create_function(refusal)?)?;
         let this = worker();
         add("has_jobs", lua.create_function(move |_, ()| Ok(this.seat.has_queued()))?)?;
+        let this = worker();
+        add("waits", lua.create_function(move |_, run: RunNumber| Ok(this.waits(run)))?)?;
+        let this = worker();
+        add("is_fit", lua.create_function(move |_, ()| Ok(!this.is_unfit.get()))?)?;
+        let this = worker();
+        add("give_up", lua.create_function(move |_, ()| Ok(this.is_unfit.set(true)))?)?;
         add("load", lua.create_function(|lua, ()| open(lua).map(drop))?)?;
         Ok(table)
     }
@@ -140,6 +159,7 @@ impl Worker {
                 Ok(call) => {
                     let id = request.mapped.as_ref().map(|mapped| mapped.id);
                     self.runs.borrow_mut().insert(run, (Instant::now(), request.mapped));
+                    self.interrupter.begin(run);
                     return (run, call, id).into_lua_multi(lua);
                 }
                 Err(error) => self.refuse(run, &error),
@@ -166,7 +186,20 @@ impl Worker {
         self.end(run, Outcome::Failed(Failure::new(kind_of(error), message)));
     }
 
+    /// A job waits. If others run meanwhile, it is not known any more which one computes.
+    fn waits(&self, run: RunNumber) {
+        if self.interrupter.token() == run {
+            match self.seat.settings().concurrency {
+                1 => self.interrupter.waits(),
+                _ => drop(self.interrupter.end()),
+            }
+        }
+    }
+
     fn end(&self, run: RunNumber, outcome: Outcome) {
+        if self.interrupter.token() == run && self.interrupter.end() {
+            self.is_unfit.set(true);
+        }
         let mut runs = self.runs.borrow_mut();
         runs.remove(&run);
         if runs.is_empty() {
@@ -246,12 +279,19 @@ fn kind_of(error: &Error) -> &'static str {
 /// Stops jobs of a worker.
 struct Stopper {
     completions: Weak<CompletionQueue<Completion>>,
+    interrupter: InterruptHandle,
 }
 
 impl Interrupt for Stopper {
     fn interrupt(&self, running: RunNumber) {
+        // One way for what waits, and one for what computes.
         if let Some(completions) = self.completions.upgrade() {
             completions.post(Completion { number: running, outcome: Outcome::Interrupted });
         }
+        self.interrupter.interrupt(running);
+    }
+
+    fn set_parked(&self, is_parked: bool) {
+        self.interrupter.set_parked(is_parked);
     }
 }

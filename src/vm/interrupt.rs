@@ -72,6 +72,10 @@ pub struct Activity {
     has_raised: AtomicBool,
     /// How often patience with it has been lessened.
     hits: AtomicU32,
+    /// Whether it has waited: while it does, the loop is told to stop it.
+    has_waited: AtomicBool,
+    /// Whether the thread is parked. Known on LuaJIT by this alone.
+    is_parked: AtomicBool,
 }
 
 /// What the userdata holds through which Lua functions reach the activity: `None` when the state is closing.
@@ -89,6 +93,8 @@ impl Interrupter {
             is_stopping: AtomicBool::new(false),
             has_raised: AtomicBool::new(false),
             hits: AtomicU32::new(0),
+            has_waited: AtomicBool::new(false),
+            is_parked: AtomicBool::new(false),
         });
         let error = error.into_lua(lua)?;
         let for_lua = Arc::into_raw(Arc::clone(&activity));
@@ -96,6 +102,7 @@ impl Interrupter {
         unsafe {
             lua.exec_raw::<()>(error, |state| {
                 (*for_lua).main.store(state, SeqCst);
+                (*for_lua).running.store(state, SeqCst);
                 push_holder(state, for_lua);
                 ffi::lua_rawsetp(state, ffi::LUA_REGISTRYINDEX, (&raw const ACTIVITY).cast());
                 ffi::lua_rawsetp(state, ffi::LUA_REGISTRYINDEX, (&raw const ERROR).cast());
@@ -115,6 +122,16 @@ impl Interrupter {
         self.activity.begin(token);
     }
 
+    /// The job waits. From now on it is interrupted only while it computes.
+    pub fn waits(&self) {
+        self.activity.has_waited.store(true, SeqCst);
+    }
+
+    /// The job that runs; 0 if there is none.
+    pub fn token(&self) -> u64 {
+        self.activity.token.load(SeqCst)
+    }
+
     /// The job has ended: it is not interrupted any more. Returns whether it was. Then what it has left in the state may
     /// be half done.
     pub fn end(&self) -> bool {
@@ -123,6 +140,11 @@ impl Interrupter {
 }
 
 impl InterruptHandle {
+    /// Told by the thread itself: whether it is parked.
+    pub fn set_parked(&self, is_parked: bool) {
+        self.activity.is_parked.store(is_parked, SeqCst);
+    }
+
     /// Interrupts a job, if it is the one that runs or is about to begin. False if that is not to be had: another job
     /// runs, the worker has ended, or its signal is not ours. May be repeated.
     pub fn interrupt(&self, token: u64) -> bool {
@@ -139,7 +161,7 @@ impl Activity {
     fn begin(&self, token: u64) {
         self.hits.store(0, SeqCst);
         self.has_raised.store(false, SeqCst);
-        self.running.store(self.main.load(SeqCst), SeqCst);
+        self.has_waited.store(false, SeqCst);
         self.token.store(token, SeqCst);
         // Who asks after this sends a signal that finds the token.
         self.look();
@@ -147,7 +169,6 @@ impl Activity {
 
     fn end(&self) -> bool {
         self.token.store(0, SeqCst);
-        self.running.store(ptr::null_mut(), SeqCst);
         if self.is_stopping.swap(false, SeqCst) && cfg!(feature = "luajit") {
             let main = self.main.load(SeqCst);
             if !main.is_null() {
@@ -161,6 +182,7 @@ impl Activity {
     /// The state is closing.
     fn close(&self) {
         self.end();
+        self.running.store(ptr::null_mut(), SeqCst);
         self.main.store(ptr::null_mut(), SeqCst);
     }
 
@@ -170,8 +192,14 @@ impl Activity {
         if token == 0 || self.asked.load(SeqCst) != token {
             return;
         }
-        self.is_stopping.store(true, SeqCst);
         let running = self.running.load(SeqCst);
+        let is_in_loop =
+            if cfg!(feature = "luajit") { self.is_parked.load(SeqCst) } else { running == self.main.load(SeqCst) };
+        // The loop itself stops a job that waits, which can then clean up.
+        if is_in_loop && self.has_waited.load(SeqCst) {
+            return;
+        }
+        self.is_stopping.store(true, SeqCst);
         // On the main thread the loop runs. The next coroutine that it resumes is given the hook then.
         if !running.is_null() && (cfg!(feature = "luajit") || running != self.main.load(SeqCst)) {
             // SAFETY: it is alive by ground rule 2, and this is its thread.
@@ -319,7 +347,9 @@ unsafe extern "C-unwind" fn finalize(state: *mut ffi::lua_State) -> c_int {
     // SAFETY: Lua passes the userdata whose metatable this is in, and a program does not get hold of that metatable but
     // by the debug library. `take` leaves `None`, so that a second call finds nothing. Dropping an `Arc` of a `Activity`
     // does not panic.
-    if let Some(activity) = unsafe { ffi::lua_touserdata(state, 1).cast::<ActivityHolder>().as_mut() }.and_then(Option::take) {
+    if let Some(activity) =
+        unsafe { ffi::lua_touserdata(state, 1).cast::<ActivityHolder>().as_mut() }.and_then(Option::take)
+    {
         activity.close();
     }
     0

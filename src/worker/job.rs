@@ -135,6 +135,9 @@ impl Waker {
 pub trait Interrupt: Send + Sync {
     /// Stops the job that the worker was given under this number, if it still runs.
     fn interrupt(&self, running: RunNumber);
+
+    /// Told by the worker itself: whether it is parked, and so computes nothing.
+    fn set_parked(&self, is_parked: bool);
 }
 
 /// What tells the jobs of a worker apart.

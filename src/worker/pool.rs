@@ -559,7 +559,7 @@ mod tests {
                 let sleep = || thread::sleep(Duration::from_millis(20));
                 match &*request.call.bytes {
                     b"compute" => sleep(),
-                    b"wait" => self.0.while_blocked(sleep),
+                    b"wait" => self.0.while_parked(true, sleep),
                     _ => {}
                 }
                 self.0.end(run, Outcome::Done(request.call));

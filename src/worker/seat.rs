@@ -106,9 +106,18 @@ impl Seat {
         self.crew.listen(completions)
     }
 
-    /// Runs `wait`, while the job waits for other jobs: another worker takes its place.
-    pub fn while_blocked<T>(&self, wait: impl FnOnce() -> T) -> T {
-        self.crew.while_blocked(wait)
+    /// Runs `park`. If the job waits for other jobs, another worker takes its place meanwhile.
+    pub fn while_parked<T>(&self, waits_for_others: bool, park: impl FnOnce() -> T) -> T {
+        self.set_parked(true);
+        let parked = if waits_for_others { self.crew.while_blocked(park) } else { park() };
+        self.set_parked(false);
+        parked
+    }
+
+    fn set_parked(&self, is_parked: bool) {
+        if let Some(interrupt) = &*self.interrupt.borrow() {
+            interrupt.set_parked(is_parked);
+        }
     }
 
     fn hand_in(&self, assignment: Assignment, outcome: Outcome) {

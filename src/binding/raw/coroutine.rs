@@ -12,7 +12,7 @@ use std::ptr;
 
 use mlua::{Function, Lua, Result, Table, ffi};
 
-use crate::vm::interrupt::{Activity, push_activity, activity_at};
+use crate::vm::interrupt::{Activity, activity_at, push_activity};
 
 /// What the upvalues are: of the functions of the module `coroutine`, the activity and the interpreter's function.
 const ACTIVITY: c_int = ffi::lua_upvalueindex(1);
@@ -42,16 +42,16 @@ pub fn replace_functions(lua: &Lua) -> Result<()> {
     let coroutine: Table = lua.globals().raw_get("coroutine")?;
     let stock = |name| coroutine.raw_get::<Option<Function>>(name);
     let (resume_stock, create, close_stock) = (stock("resume")?, stock("create")?, stock("close")?);
-    coroutine.raw_set("resume", with_seat(lua, resume, &resume_stock, &None)?)?;
-    coroutine.raw_set("wrap", with_seat(lua, wrap, &create, &close_stock)?)?;
+    coroutine.raw_set("resume", with_activity(lua, resume, &resume_stock, &None)?)?;
+    coroutine.raw_set("wrap", with_activity(lua, wrap, &create, &close_stock)?)?;
     if close_stock.is_some() {
-        coroutine.raw_set("close", with_seat(lua, close, &close_stock, &None)?)?;
+        coroutine.raw_set("close", with_activity(lua, close, &close_stock, &None)?)?;
     }
     Ok(())
 }
 
 /// A function with the three upvalues.
-fn with_seat(
+fn with_activity(
     lua: &Lua,
     function: ffi::lua_CFunction,
     stock: &Option<Function>,
@@ -148,7 +148,12 @@ unsafe extern "C-unwind" fn close(state: *mut ffi::lua_State) -> c_int {
 ///
 /// # Safety
 /// The argument is `co`, and that does not run, so that the stock function does not raise.
-unsafe fn close_noted(state: *mut ffi::lua_State, activity: Option<&Activity>, co: *mut ffi::lua_State, stock: c_int) -> c_int {
+unsafe fn close_noted(
+    state: *mut ffi::lua_State,
+    activity: Option<&Activity>,
+    co: *mut ffi::lua_State,
+    stock: c_int,
+) -> c_int {
     // SAFETY: the argument keeps the coroutine alive.
     unsafe {
         if let Some(activity) = activity {

@@ -135,7 +135,7 @@ end
 --- `resume`.
 function channel.wait(finish, context, node, seconds, object)
   local co = current()
-  local status, case, value = begin_wait(object)
+  local status, case, value = begin_wait(not loop.has_work(), object)
   if status == FAILED then check.raise(value) end
   if status ~= NOT_NOW then return finish(context, status, case, value) end
   return ended(finish, context, node, wait_at(case, node, co, seconds))

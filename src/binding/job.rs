@@ -18,7 +18,7 @@ impl UserData for MappedFunction {}
 
 /// Parks the Lua thread. In a worker, while its jobs wait for other threads, another worker takes its place.
 pub fn park(vm: &Vm) -> std::io::Result<()> {
-    if vm.spin() {
+    if vm.spin_for_completion() {
         return Ok(());
     }
     let Some(seat) = vm.seat.get() else { return vm.park() };

@@ -10,8 +10,10 @@ pub mod descriptor;
 pub mod process;
 pub mod reactor;
 pub mod signal;
+pub mod spin;
 
 pub use completion::CompletionQueue;
 pub use descriptor::WakeDescriptor;
 pub use process::PerProcess;
 pub use reactor::Reactor;
+pub use spin::Spinner;

@@ -32,7 +32,12 @@ impl Reactor {
     pub fn park<T>(&mut self, wait: Option<Duration>, completions: &CompletionQueue<T>) -> io::Result<()> {
         let Reactor { deadline, runtime } = self;
         runtime.block_on(async {
-            let mut posted = pin!(completions.posted());
+            let mut posted = pin!(async {
+                // A post that was taken before this thread parked has left its notice.
+                while completions.is_empty() {
+                    completions.posted().await;
+                }
+            });
             let mut due = pin!(async {
                 match wait {
                     Some(wait) => deadline.sleep(wait).await,

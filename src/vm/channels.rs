@@ -58,6 +58,18 @@ pub enum Case {
     Receive(Rc<Member>),
 }
 
+impl Case {
+    fn channel(&self) -> &Channel {
+        match self {
+            Case::Send(member, _) | Case::Receive(member) => &member.channel,
+        }
+    }
+
+    fn is_receiver(&self) -> bool {
+        matches!(self, Case::Receive(_))
+    }
+}
+
 /// How a case has ended.
 #[derive(Debug)]
 pub enum Done {
@@ -94,6 +106,18 @@ struct Listing {
 }
 
 impl Wait {
+    /// What it has ended with, once.
+    fn take(&mut self) -> Option<(usize, Done)> {
+        self.unlist();
+        let (case, ended) = self.waiter.take()?;
+        let done = match ended {
+            Ended::Sent => Done::Sent,
+            Ended::Closed => Done::Closed,
+            Ended::Received(delivery) => Done::Received(delivery.take()?),
+        };
+        Some((case, done))
+    }
+
     /// Takes it out of all channels.
     fn unlist(&mut self) {
         let is_alone = self.listings.len() == 1;
@@ -241,10 +265,34 @@ impl Channels {
         None
     }
 
-    /// Waits for the cases that are kept.
-    pub fn wait(&self, waker: Waker) -> Waited {
+    /// Whether another VM could let one of the cases that are kept be done.
+    pub fn has_shared_cases(&self) -> bool {
+        self.tried.borrow().iter().any(|case| case.channel().is_shared())
+    }
+
+    /// Whether they have to be listed to be found by others.
+    pub fn has_to_be_found(&self) -> bool {
+        let has_to_be_found = |case: &Case| !case.is_receiver() && !case.channel().has_capacity();
+        self.tried.borrow().iter().all(has_to_be_found)
+    }
+
+    /// Whether one of the cases that are kept can probably be done.
+    pub fn is_ready(&self) -> bool {
+        self.tried.borrow().iter().any(|case| case.channel().is_ready(case.is_receiver()))
+    }
+
+    /// Tries the cases that are kept.
+    pub fn try_again(&self) -> Option<Waited> {
+        let cases = self.tried.take();
+        self.try_cases(cases)
+    }
+
+    /// Waits for the cases that are kept. Calls `look` meanwhile, which looks whether the wait has ended, by the function
+    /// that it is given; if it has not by then, `waker` will tell.
+    pub fn wait(&self, waker: impl FnOnce() -> Waker, look: Option<impl FnOnce(&dyn Fn() -> bool)>) -> Waited {
         let mut cases = self.tried.take();
-        let waiter = Waiter::new(waker);
+        let mut waker = Some(waker);
+        let waiter = Waiter::new(if look.is_none() { waker.take().map(|make| make()) } else { None });
         let mut wait = Wait { waiter: Arc::clone(&waiter), listings: Vec::with_capacity(cases.len()) };
         for index in self.shuffled(cases.len()) {
             let me = Some((&waiter, index));
@@ -263,7 +311,16 @@ impl Channels {
             let (channel, member) = (Arc::clone(&member.channel), Rc::downgrade(member));
             wait.listings.push(Listing { channel, member, case: index });
         }
-        // If a case was done by others meanwhile, that is on its way through the queue.
+        if let Some(look) = look {
+            look(&|| waiter.has_ended());
+        }
+        // If a case was done by others meanwhile, and they have told, that is on its way through the queue.
+        if let Some(make) = waker
+            && !waiter.tell(make())
+            && let Some((case, done)) = wait.take()
+        {
+            return Waited::Now(case, done);
+        }
         self.registry.waits.borrow_mut().insert(waiter.place(), wait);
         Waited::Later(waiter.place())
     }
@@ -283,14 +340,7 @@ impl Channels {
     /// What a wait has ended with, once.
     pub fn take(&self, place: Place) -> Option<(usize, Done)> {
         let mut wait = self.registry.waits.borrow_mut().remove(&place)?;
-        let (case, ended) = wait.waiter.take()?;
-        wait.unlist();
-        let done = match ended {
-            Ended::Sent => Done::Sent,
-            Ended::Closed => Done::Closed,
-            Ended::Received(delivery) => Done::Received(delivery.take()?),
-        };
-        Some((case, done))
+        wait.take()
     }
 
     /// Ends a wait; what it was given goes back.

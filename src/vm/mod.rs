@@ -19,12 +19,11 @@ use std::collections::{HashMap, VecDeque};
 use std::io;
 use std::os::fd::{AsRawFd, RawFd};
 use std::rc::Rc;
-use std::sync::{Arc, OnceLock};
-use std::thread;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::engine::{Delay, Engine, Id, Nanos, Origin, Repeat, Slot, Work};
-use crate::runtime::{CompletionQueue, Reactor, WakeDescriptor};
+use crate::runtime::{CompletionQueue, Reactor, Spinner, WakeDescriptor};
 use crate::worker::{Completion, Job, JobNumber, Outcome, Pool, Refusal, Request, Seat, Waker};
 use channels::{Channels, Waited};
 use origin::Origins;
@@ -33,13 +32,6 @@ use places::Places;
 /// A park takes several microseconds of work. Timers that were set in a row are due in a row, microseconds apart: those
 /// of this span (ns) share one wake-up.
 const SHORTEST_WAIT: Nanos = 50_000;
-
-/// How long a thread whose tasks wait for channels looks for a message before it parks: longer than another thread takes
-/// to answer, and not much longer than it takes to park and to be woken.
-const SPIN: Duration = Duration::from_micros(10);
-
-/// How many parks there are at the most between two looks that were in vain.
-const MOST_SKIPS: u32 = 256;
 
 /// What belongs to one Lua state. It is touched by the state's thread alone, and lives as long as the state.
 #[derive(Debug)]
@@ -67,8 +59,8 @@ pub struct Vm {
     jobs_sent: Cell<JobNumber>,
     /// Whether there is a descriptor.
     is_embedded: Cell<bool>,
-    /// How many parks there were since the thread has looked for a message in vain, and how many there are to be.
-    spins: Cell<(u32, u32)>,
+    /// Whether it pays to look for others for a moment.
+    spinner: Spinner,
     /// The last of the jobs that a fork has lost, until Lua is told.
     lost_jobs: Cell<Option<JobNumber>>,
 }
@@ -109,12 +101,6 @@ impl Process {
     }
 }
 
-/// Whether another thread can run while one looks for its message.
-fn has_cores() -> bool {
-    static HAS_CORES: OnceLock<bool> = OnceLock::new();
-    *HAS_CORES.get_or_init(|| thread::available_parallelism().is_ok_and(|cores| cores.get() > 1))
-}
-
 impl Vm {
     /// A VM in which nothing is scheduled and nothing is started.
     pub fn new() -> Self {
@@ -132,7 +118,7 @@ impl Vm {
             jobs: RefCell::default(),
             jobs_sent: Cell::new(0),
             is_embedded: Cell::new(false),
-            spins: Cell::default(),
+            spinner: Spinner::default(),
             lost_jobs: Cell::new(None),
         }
     }
@@ -225,9 +211,37 @@ impl Vm {
         Arc::clone(&self.process.borrow().completions)
     }
 
-    /// Waits for the cases of channels that were tried.
-    pub fn wait_for_cases(&self) -> Waited {
-        self.channels.wait(self.new_waker())
+    /// Waits for the cases of channels that were tried. If this thread has nothing else to do, it looks for a moment
+    /// whether another one lets a case be done, before the task is suspended.
+    pub fn wait_for_cases(&self, is_idle: bool) -> Waited {
+        let channels = &self.channels;
+        let may_look = is_idle && channels.has_shared_cases();
+        let has_to_be_found = may_look && channels.has_to_be_found();
+        if may_look
+            && !has_to_be_found
+            && self.spin(|| channels.is_ready())
+            && let Some(waited) = channels.try_again()
+        {
+            return waited;
+        }
+        let look = |has_ended: &dyn Fn() -> bool| {
+            self.spin(has_ended);
+        };
+        channels.wait(|| self.new_waker(), has_to_be_found.then_some(look))
+    }
+
+    /// Waits for a completion for a moment, without parking; returns whether one came.
+    pub fn spin_for_completion(&self) -> bool {
+        self.waits_for_others() && self.spin(|| false)
+    }
+
+    /// Returns as soon as `is_over`, or a completion came; false if that takes too long, or this thread has work to do.
+    fn spin(&self, is_over: impl Fn() -> bool) -> bool {
+        if self.is_embedded.get() || self.engine.borrow().clock.is_paused() || self.time_to_wait().is_none() {
+            return false;
+        }
+        let completions = Arc::clone(&self.process.borrow().completions);
+        self.spinner.spin(|| is_over() || !completions.is_empty())
     }
 
     /// What tells this VM that one of its places need not wait any more.
@@ -246,27 +260,6 @@ impl Vm {
             None => reactor.insert(Reactor::new()?),
         };
         reactor.park(wait, completions)
-    }
-
-    /// While tasks wait for channels: looks for a completion for a short time, without parking, and returns whether one
-    /// came. Each time in vain doubles the number of parks before it looks again, so an idle thread does not look.
-    pub fn spin(&self) -> bool {
-        if !self.channels.is_waiting() || self.time_to_wait().is_none() || !has_cores() {
-            return false;
-        }
-        let completions = Arc::clone(&self.process.borrow().completions);
-        let (skipped, skips) = self.spins.get();
-        if skipped < skips {
-            self.spins.set((skipped + 1, skips));
-            return !completions.is_empty();
-        }
-        let end = Instant::now() + SPIN;
-        while completions.is_empty() && Instant::now() < end {
-            std::hint::spin_loop();
-        }
-        let came = !completions.is_empty();
-        self.spins.set((0, if came { 0 } else { (2 * skips).clamp(1, MOST_SKIPS) }));
-        came
     }
 
     /// `None` if there is work already, else how long there will be none: `Some(None)` is for ever.

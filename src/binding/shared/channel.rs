@@ -152,11 +152,11 @@ fn values_of(lua: &Lua, transfer: &Transfer, message: &Stored) -> (i64, Value) {
 fn add_waiting(natives: &Natives, transfer: &Rc<Transfer>) -> Result<()> {
     let shared = Rc::clone(transfer);
     // Without a channel, for the cases that are kept.
-    natives.add("channel_wait", move |lua, vm, this: This<Channel>| {
+    natives.add("channel_wait", move |lua, vm, (is_idle, this): (bool, This<Channel>)| {
         if let Some(this) = this.left() {
             vm.channels.keep(vec![Case::Receive(Rc::clone(&this.0))]);
         }
-        case_values(lua, &shared, vm.wait_for_cases())
+        case_values(lua, &shared, vm.wait_for_cases(is_idle))
     })?;
     let shared = Rc::clone(transfer);
     let vm = Rc::clone(&natives.vm);

@@ -13,7 +13,8 @@
 //!    before a lock is taken and so outlives it.
 
 use std::collections::{BTreeMap, VecDeque};
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::ops::{Deref, DerefMut};
+use std::sync::atomic::{AtomicU8, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, TryLockError};
 use std::{mem, process, thread};
 
@@ -74,6 +75,11 @@ pub enum Receiving {
     Elsewhere,
 }
 
+/// Who receives need not wait.
+const CAN_RECEIVE: u8 = 1;
+/// Who sends need not wait.
+const CAN_SEND: u8 = 2;
+
 /// Messages between VMs.
 #[derive(Debug)]
 pub struct Channel {
@@ -87,6 +93,8 @@ pub struct Channel {
     orphaned: OnceLock<Mutex<State>>,
     /// VMs that can use it and messages that hold it, those in itself as well.
     holds: AtomicUsize,
+    /// [`CAN_RECEIVE`] and [`CAN_SEND`], as they were when the lock was last released: for who looks without it.
+    hints: AtomicU8,
     _counted: Counted,
 }
 
@@ -155,7 +163,9 @@ impl Channel {
     pub fn open(capacity: usize) -> Hold {
         let (state, orphaned, holds) = (Mutex::new(State::new()), OnceLock::new(), AtomicUsize::new(0));
         let (number, pid) = (new_place(), process::id());
-        let channel = Channel { number, capacity, pid, state, orphaned, holds, _counted: Counted::new() };
+        let hints = AtomicU8::new(0);
+        let channel = Channel { number, capacity, pid, state, orphaned, holds, hints, _counted: Counted::new() };
+        drop(channel.lock());
         Hold::new(&Arc::new(channel))
     }
 
@@ -419,13 +429,29 @@ impl Channel {
         message.handles().iter().filter(is_own).count()
     }
 
-    fn lock(&self) -> MutexGuard<'_, State> {
+    /// Whether others could probably use it.
+    pub fn is_shared(&self) -> bool {
+        self.holds.load(Ordering::Relaxed) > 1
+    }
+
+    /// Whether there is room for messages. If not, a sender has to be listed to be found.
+    pub fn has_capacity(&self) -> bool {
+        self.capacity > 0
+    }
+
+    /// Whether somebody who receives, or sends, need probably not wait.
+    pub fn is_ready(&self, is_receiver: bool) -> bool {
+        let wanted = if is_receiver { CAN_RECEIVE } else { CAN_SEND };
+        self.hints.load(Ordering::Acquire) & wanted != 0
+    }
+
+    fn lock(&self) -> Locked<'_> {
         let state = match self.state.try_lock() {
-            Ok(state) => return state,
-            Err(TryLockError::Poisoned(state)) => return state.into_inner(),
-            Err(TryLockError::WouldBlock) => self.held_state(),
+            Ok(state) => state,
+            Err(TryLockError::Poisoned(state)) => state.into_inner(),
+            Err(TryLockError::WouldBlock) => self.held_state().lock().unwrap_or_else(PoisonError::into_inner),
         };
-        state.lock().unwrap_or_else(PoisonError::into_inner)
+        Locked { channel: self, state }
     }
 
     /// The state, while another thread holds it; unless that is not there in this process.
@@ -434,6 +460,38 @@ impl Channel {
             return &self.state;
         }
         self.orphaned.get_or_init(|| Mutex::new(State { is_closed: true, ..State::new() }))
+    }
+}
+
+/// The state of a channel, which it is locked for.
+struct Locked<'a> {
+    channel: &'a Channel,
+    state: MutexGuard<'a, State>,
+}
+
+impl Deref for Locked<'_> {
+    type Target = State;
+
+    fn deref(&self) -> &State {
+        &self.state
+    }
+}
+
+impl DerefMut for Locked<'_> {
+    fn deref_mut(&mut self) -> &mut State {
+        &mut self.state
+    }
+}
+
+impl Drop for Locked<'_> {
+    fn drop(&mut self) {
+        let State { is_closed, messages, senders, receivers, .. } = &*self.state;
+        let can_receive = *is_closed || !messages.is_empty() || !senders.is_empty();
+        let can_send = *is_closed || messages.len() < self.channel.capacity || !receivers.is_empty();
+        let hints = if can_receive { CAN_RECEIVE } else { 0 } | if can_send { CAN_SEND } else { 0 };
+        if self.channel.hints.load(Ordering::Relaxed) != hints {
+            self.channel.hints.store(hints, Ordering::Release);
+        }
     }
 }
 
@@ -516,7 +574,7 @@ mod tests {
 
     fn waiter() -> (Arc<Waiter>, Completions) {
         let completions = Arc::new(CompletionQueue::new());
-        (Waiter::new(Waker::new(&completions)), completions)
+        (Waiter::new(Some(Waker::new(&completions))), completions)
     }
 
     fn woken(completions: &Completions) -> Vec<Place> {

@@ -9,6 +9,7 @@
 //!    of an exchange wait, as two selects do: both are done, or neither is.
 
 use std::mem;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError};
 use std::thread::{self, ThreadId};
 
@@ -25,11 +26,14 @@ pub struct Waiter {
     thread: ThreadId,
     /// A std mutex: it is held for an assignment.
     progress: Mutex<Progress>,
+    /// Whether a case was done: for who looks without the lock.
+    has_ended: AtomicBool,
 }
 
 #[derive(Debug)]
 enum Progress {
-    Waiting(Waker),
+    /// Without a waker, its thread looks itself.
+    Waiting(Option<Waker>),
     Done(usize, Ended),
     Gone,
 }
@@ -46,10 +50,26 @@ pub enum Ended {
 }
 
 impl Waiter {
-    /// One of the VM of this thread, which is told by `waker`.
-    pub fn new(waker: Waker) -> Arc<Self> {
-        let progress = Mutex::new(Progress::Waiting(waker));
-        Arc::new(Waiter { place: new_place(), thread: thread::current().id(), progress })
+    /// One of the VM of this thread, which looks for itself whether it has ended, or is told by `waker`.
+    pub fn new(waker: Option<Waker>) -> Arc<Self> {
+        let (place, thread) = (new_place(), thread::current().id());
+        let (progress, has_ended) = (Mutex::new(Progress::Waiting(waker)), AtomicBool::new(false));
+        Arc::new(Waiter { place, thread, progress, has_ended })
+    }
+
+    /// Whether it looks as if a case was done.
+    pub fn has_ended(&self) -> bool {
+        self.has_ended.load(Ordering::Acquire)
+    }
+
+    /// From now on it is told. False if it is done already: nobody tells it then.
+    pub fn tell(&self, waker: Waker) -> bool {
+        let mut progress = self.lock();
+        let is_waiting = matches!(*progress, Progress::Waiting(_));
+        if is_waiting {
+            *progress = Progress::Waiting(Some(waker));
+        }
+        is_waiting
     }
 
     /// What tells it from others.
@@ -92,7 +112,7 @@ impl Waiter {
             Err(TryLockError::WouldBlock) => return false,
         };
         match &mut *progress {
-            Progress::Waiting(former) => *former = waker,
+            Progress::Waiting(former) => *former = Some(waker),
             // Who has done that may have told the parent alone.
             Progress::Done(..) => drop(waker.wake(self.place)),
             Progress::Gone => {}
@@ -102,7 +122,7 @@ impl Waiter {
 
     /// Tells its VM, if it waits, that there is less to wait for.
     pub fn nudge(&self, after: &mut After) {
-        if let Progress::Waiting(waker) = &*self.lock() {
+        if let Progress::Waiting(Some(waker)) = &*self.lock() {
             after.woken.push((waker.clone(), NO_PLACE));
         }
     }
@@ -148,9 +168,10 @@ pub fn claim(me: Me<'_>, peer: &Waiter, case: usize, ended: impl FnOnce() -> End
     if let Some(mine) = &mut mine {
         **mine = Progress::Gone;
     }
-    if let Progress::Waiting(waker) = mem::replace(&mut *theirs, Progress::Done(case, ended())) {
+    if let Progress::Waiting(Some(waker)) = mem::replace(&mut *theirs, Progress::Done(case, ended())) {
         after.woken.push((waker, peer.place));
     }
+    peer.has_ended.store(true, Ordering::Release);
     Claim::Won
 }
 

@@ -12,12 +12,13 @@ local current, leave, make_ready = wait.current, wait.leave, wait.make_ready
 local set_timer, suspend, WAKE = wait.set_timer, wait.suspend, wait.WAKE
 
 local send, send_list, drop_cases = native.channel_send, native.channel_send_list, native.channel_drop_cases
-local receive, begin_wait, take = native.channel_receive, native.channel_wait, native.channel_take
+local receive, received_list = native.channel_receive, native.channel_received
+local begin_wait, take = native.channel_wait, native.channel_take
 local withdraw, give_up, anchors_of = native.channel_withdraw, native.channel_give_up, native.channel_anchors
 local has_others, is_waited_for = native.channel_has_others, native.channel_is_waited_for
 
 -- What natives return first (see src/binding/shared/channel.rs).
-local NOT_NOW, DONE, CLOSED, NOT_PLAIN, FAILED = 0, 1, 3, 4, 5 -- 2: done, and a list
+local NOT_NOW, DONE, DONE_LIST, CLOSED, NOT_PLAIN, FAILED = 0, 1, 2, 3, 4, 5
 
 local channel = {}
 
@@ -205,6 +206,7 @@ function Channel:recv(seconds)
   if status == DONE then return value end
   if status == NOT_NOW then return channel.wait(received, nil, { self }, seconds, self) end
   if status == nil then refuse_self("recv", self) end
+  if status == DONE_LIST then status, value = received_list() end
   if status == FAILED then check.raise(value) end
   return received(nil, status, nil, value)
 end
@@ -214,8 +216,9 @@ function Channel:try_recv()
   local status, value = receive(self)
   if status == NOT_NOW then return false end
   if status == CLOSED then return false, "closed" end
-  if status == FAILED then check.raise(value) end
   if status == nil then refuse_self("try_recv", self) end
+  if status == DONE_LIST then status, value = received_list() end
+  if status == FAILED then check.raise(value) end
   return true, values(status, value)
 end
 

@@ -648,4 +648,78 @@ describe("a channel between VMs", function()
     ]])
     assert.are.same({ 0, "left\n", "" }, { result.code, result.out, result.err })
   end)
+
+  it("in the child of a fork is not waited for for ever, and serves the child alone", function()
+    local result = child.host([[
+      local scheduler = require("scheduler")
+      local task, run = scheduler.task, scheduler.parallel.run
+      local channel, full, ready = scheduler.channel(), scheduler.channel(1), scheduler.channel(9)
+      -- Of another thread, in front of this one's in both lists.
+      local job = run(function(from, to, told)
+        local inner = require("scheduler")
+        inner.task.spawn(to.send, to, "in")
+        inner.task.spawn(to.send, to, "waits")
+        told:send(true)
+        return from:recv()
+      end, channel, full, ready)
+      scheduler.Promise.resolve(job):catch(function() end) -- in the child it is lost
+      ready:recv()
+      while full:len() == 0 do task.wait(0.001) end
+      task.wait(0.02)
+      local got
+      task.spawn(function() got = channel:recv() end)
+      local pid
+      scheduler.setTimeout(function() pid = host.fork() end, 1)
+      local ok, message = pcall(ready.recv, ready, 0.05)
+      if pid == 0 then
+        -- The main thread's wait had a timeout. One without would end as well.
+        assert(ok and message == nil)
+        ok, message = pcall(ready.recv, ready)
+        assert(not ok and message:find("nothing is left that could end this wait"), tostring(message))
+        -- The parent's worker is not there to take this.
+        channel:send("child")
+        assert(full:recv() == "in")
+        assert(not full:try_recv(), "the sender is not there either")
+        task.wait(0.001)
+        assert(got == "child", "a task that waited before goes on")
+        local again = run(function(c) return c:recv() .. "!" end, channel)
+        channel:send("job")
+        assert(scheduler.await(again) == "job!")
+        os.exit(7, true)
+      end
+      channel:send("parent")
+      assert(scheduler.await(job) == "parent")
+      channel:send("parent too")
+      task.wait(0.001)
+      assert(got == "parent too")
+      assert(full:recv() == "in")
+      assert(host.wait(pid) == 7)
+    ]])
+    assert.are.equal("", result.err)
+    assert.are.equal(0, result.code)
+  end)
+
+  it("that is idle takes next to no time of a processor", function()
+    local result = child.host([[
+      local scheduler = require("scheduler")
+      local channel, back = scheduler.channel(), scheduler.channel(1)
+      local job = scheduler.parallel.run(function(to, from)
+        local task = require("scheduler").task
+        for i = 1, 40 do
+          task.wait(0.01)
+          to:send(i)
+          from:recv()
+        end
+      end, channel, back)
+      local before = os.clock()
+      for i = 1, 40 do
+        assert(channel:recv() == i)
+        back:send(i)
+      end
+      scheduler.await(job)
+      print(os.clock() - before)
+    ]])
+    assert.are.equal("", result.err)
+    assert.is_true(tonumber(result.out) < 0.1, result.out)
+  end)
 end)

@@ -107,6 +107,8 @@ fn load(lua: &Lua) -> Result<Table> {
     raw::guard_functions(lua, &natives.vm, &natives.table)?;
     let (callbacks, waiting) = (lua.create_table()?, lua.create_table()?);
     raw::turn::add_functions(lua, &natives.vm, &natives.table)?;
+    let numbers = shared::channel::numbers(lua)?;
+    raw::channel::add_functions(lua, &natives.vm, &natives.table, &numbers)?;
     raw::task::add_functions(lua, &natives.vm, &natives.table, &callbacks, &waiting)?;
     natives.table.raw_set("callbacks", callbacks)?;
     natives.table.raw_set("waiting", waiting)?;

@@ -168,6 +168,8 @@ pub struct Channels {
     registry: Rc<Registry>,
     /// Cases that were tried in vain and are to be waited for.
     tried: RefCell<Vec<Case>>,
+    /// A message that is on its way into Lua.
+    pub received: RefCell<Option<Stored>>,
     random: Cell<u64>,
 }
 
@@ -175,7 +177,7 @@ impl Channels {
     /// The member for a channel that arrives.
     pub fn join(&self, hold: Hold) -> Rc<Member> {
         let number = hold.channel().number();
-        if let Some(member) = self.registry.members.borrow().get(&number).and_then(Weak::upgrade) {
+        if let Some(member) = self.member(number) {
             member.hold.borrow_mut().get_or_insert(hold);
             return member;
         }
@@ -187,6 +189,22 @@ impl Channels {
         });
         self.registry.members.borrow_mut().insert(number, Rc::downgrade(&member));
         member
+    }
+
+    /// The member for the channel with this number.
+    pub fn member(&self, number: Place) -> Option<Rc<Member>> {
+        self.registry.members.borrow().get(&number).and_then(Weak::upgrade)
+    }
+
+    /// Sends a message. One for which there is no room is kept, to be waited with.
+    pub fn send(&self, member: &Rc<Member>, message: Stored) -> Sending {
+        match member.channel.send(message, None) {
+            Sending::Full(message) => {
+                self.keep(vec![Case::Send(Rc::clone(member), Some(message))]);
+                Sending::Listed
+            }
+            sending => sending,
+        }
     }
 
     fn members(&self) -> Vec<Rc<Member>> {

@@ -16,6 +16,7 @@
 
 #![expect(unsafe_code, reason = "mlua's calls are measurably too slow here; see above")]
 
+pub mod channel;
 #[cfg(not(feature = "luajit"))]
 pub mod coroutine;
 pub mod task;

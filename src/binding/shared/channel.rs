@@ -2,31 +2,51 @@
 
 use std::rc::{Rc, Weak};
 
-use mlua::{AnyUserData, Error, IntoLuaMulti, Lua, MultiValue, Result, Table, Value};
+use mlua::{AnyUserData, Error, IntoLuaMulti, Lua, Result, Table, Value};
 
 use super::super::Natives;
-use super::stored::{plain, scalar_to_lua};
+use super::stored::scalar_to_lua;
 use super::{Channel, This, from_handle};
 use crate::vm::Vm;
-use crate::vm::channels::{Case, Done, Member, Waited};
-use crate::vm::transfer::{HAS_INTEGERS, Transfer, decode, encode};
+use crate::vm::channels::{Case, Done, Waited};
+use crate::vm::transfer::{Transfer, decode, encode};
 use crate::worker::Handle;
-use crate::worker::shared::channel::{Channel as Shared, Receiving, Sending};
+use crate::worker::shared::channel::Channel as Shared;
 use crate::worker::shared::stored::Stored;
 use crate::worker::shared::{Hold, Place};
 
 /// In the registry: the channels that are kept, since another VM may wake the tasks that wait for them.
 const PINS: &str = "scheduler.pins";
 
-/// What natives return first, as `lua/channel.lua` knows it: it takes a wait; it is done, and a value may follow; it is
-/// done, and the list of several values follows; the channel is closed; values are not plain, and have to be given as a
-/// list; it has failed, and the reason follows.
-const NOT_NOW: i64 = 0;
-const DONE: i64 = 1;
-const DONE_LIST: i64 = 2;
-const CLOSED: i64 = 3;
-const NOT_PLAIN: i64 = 4;
-const FAILED: i64 = 5;
+/// In the registry: the numbers of channels by their userdata.
+const NUMBERS: &str = "scheduler.channel_numbers";
+
+/// What natives return first, as `lua/channel.lua` knows it.
+pub mod status {
+    use crate::worker::shared::channel::Sending;
+
+    /// It takes a wait.
+    pub const NOT_NOW: i64 = 0;
+    /// It is done, and a value may follow.
+    pub const DONE: i64 = 1;
+    /// It is done, and the list of several values follows.
+    pub const DONE_LIST: i64 = 2;
+    /// The channel is closed.
+    pub const CLOSED: i64 = 3;
+    /// Values are not plain, and have to be given as a list.
+    pub const NOT_PLAIN: i64 = 4;
+    /// It has failed, and the reason follows.
+    pub const FAILED: i64 = 5;
+
+    /// That of a sender.
+    pub fn of(sending: Sending) -> i64 {
+        match sending {
+            Sending::Sent => DONE,
+            Sending::Closed => CLOSED,
+            Sending::Full(_) | Sending::Listed | Sending::Elsewhere => NOT_NOW,
+        }
+    }
+}
 
 /// A handle for a message.
 pub fn to_handle(lua: &Lua, userdata: &AnyUserData) -> Option<Handle> {
@@ -41,13 +61,25 @@ pub fn to_handle(lua: &Lua, userdata: &AnyUserData) -> Option<Handle> {
 pub fn create(lua: &Lua, hold: Hold) -> Result<AnyUserData> {
     let vm = lua.app_data_ref::<Weak<Vm>>().and_then(|vm| vm.upgrade());
     let vm = vm.ok_or_else(|| Error::runtime("the Lua state is closing"))?;
-    lua.create_userdata(Channel(vm.channels.join(hold)))
+    let number = hold.channel().number();
+    let userdata = lua.create_userdata(Channel(vm.channels.join(hold)))?;
+    lua.named_registry_value::<Table>(NUMBERS)?.raw_set(&userdata, number)?;
+    Ok(userdata)
+}
+
+/// The numbers of channels by their userdata.
+pub fn numbers(lua: &Lua) -> Result<Table> {
+    lua.named_registry_value(NUMBERS)
 }
 
 pub fn add(natives: &Natives, transfer: &Rc<Transfer>) -> Result<()> {
     let lua = natives.lua;
     let pins = lua.create_table()?;
     lua.set_named_registry_value(PINS, &pins)?;
+    let (numbers, weak) = (lua.create_table()?, lua.create_table()?);
+    weak.raw_set("__mode", "k")?;
+    numbers.set_metatable(Some(weak))?;
+    lua.set_named_registry_value(NUMBERS, numbers)?;
     lua.set_app_data(Rc::downgrade(&natives.vm));
     natives.table.raw_set("channel_pins", pins)?;
     natives.add("new_channel", |lua, _, capacity: f64| {
@@ -82,22 +114,12 @@ fn anchors(lua: &Lua, object: &AnyUserData) -> Result<Table> {
 }
 
 fn add_sending(natives: &Natives, transfer: &Rc<Transfer>) -> Result<()> {
-    natives.add("channel_send", |_, vm, (this, arguments): (This<Channel>, MultiValue)| {
-        let channel = &this.left()?.0;
-        let value = arguments.front().filter(|_| arguments.len() == 1);
-        // mlua does not show -0 where Lua has one number type.
-        let is_sure = |value: &&Value| HAS_INTEGERS || !matches!(value, Value::Integer(0));
-        Some(match value.filter(is_sure).and_then(plain) {
-            Some(scalar) => send(vm, channel, Stored::Scalar(scalar)),
-            None => NOT_PLAIN,
-        })
-    })?;
     let transfer = Rc::clone(transfer);
     natives.add("channel_send_list", move |lua, vm, (this, list): (This<Channel>, Table)| {
         let Some(this) = this.left() else { return (None, None) };
         match encode_list(lua, &transfer, &list) {
-            Ok(message) => (Some(send(vm, &this.0, message)), None),
-            Err(reason) => (Some(FAILED), Some(reason)),
+            Ok(message) => (Some(status::of(vm.channels.send(&this.0, message))), None),
+            Err(reason) => (Some(status::FAILED), Some(reason)),
         }
     })
 }
@@ -107,44 +129,23 @@ fn encode_list(lua: &Lua, transfer: &Transfer, list: &Table) -> std::result::Res
     encode(lua, transfer, "argument", list, count).map(Stored::Message).map_err(|refused| refused.to_string())
 }
 
-/// Sends a message. One for which there is no room is kept, to be waited with.
-fn send(vm: &Vm, member: &Rc<Member>, message: Stored) -> i64 {
-    match member.channel().send(message, None) {
-        Sending::Sent => DONE,
-        Sending::Closed => CLOSED,
-        Sending::Full(message) => {
-            vm.channels.keep(vec![Case::Send(Rc::clone(member), Some(message))]);
-            NOT_NOW
-        }
-        Sending::Listed | Sending::Elsewhere => NOT_NOW,
-    }
-}
-
 fn add_receiving(natives: &Natives, transfer: &Rc<Transfer>) -> Result<()> {
     let transfer = Rc::clone(transfer);
-    natives.add("channel_receive", move |lua, _, this: This<Channel>| {
-        let Some(this) = this.left() else { return (None, Value::Nil) };
-        let received = this.0.channel().receive(None);
-        // What it holds may want the userdata.
-        drop(this);
-        let (status, value) = match received {
-            Receiving::Received(message) => values_of(lua, &transfer, &message),
-            Receiving::Closed => (CLOSED, Value::Nil),
-            Receiving::Empty | Receiving::Listed | Receiving::Elsewhere => (NOT_NOW, Value::Nil),
-        };
-        (Some(status), value)
+    natives.add("channel_received", move |lua, vm, ()| match vm.channels.received.take() {
+        Some(message) => values_of(lua, &transfer, &message),
+        None => (status::NOT_NOW, Value::Nil),
     })
 }
 
 /// A status, and the value of a message, or the list of its values.
 fn values_of(lua: &Lua, transfer: &Transfer, message: &Stored) -> (i64, Value) {
     let value = match message {
-        Stored::Scalar(scalar) => scalar_to_lua(lua, scalar).map(|value| (DONE, value)),
-        Stored::Message(message) => decode(lua, transfer, message).map(|list| (DONE_LIST, Value::Table(list))),
+        Stored::Scalar(scalar) => scalar_to_lua(lua, scalar).map(|value| (status::DONE, value)),
+        Stored::Message(message) => decode(lua, transfer, message).map(|list| (status::DONE_LIST, Value::Table(list))),
     };
     value.unwrap_or_else(|error| {
         let reason = format!("the message cannot be taken: {error}");
-        (FAILED, lua.create_string(reason).map_or(Value::Nil, Value::String))
+        (status::FAILED, lua.create_string(reason).map_or(Value::Nil, Value::String))
     })
 }
 
@@ -163,18 +164,18 @@ fn add_waiting(natives: &Natives, transfer: &Rc<Transfer>) -> Result<()> {
     let try_cases = natives.lua.create_function(move |lua, list: Table| {
         let waited = match cases(lua, &shared, &list) {
             Ok(cases) => vm.channels.try_cases(cases),
-            Err(reason) => return (FAILED, reason).into_lua_multi(lua),
+            Err(reason) => return (status::FAILED, reason).into_lua_multi(lua),
         };
         match waited {
             Some(waited) => case_values(lua, &shared, waited).into_lua_multi(lua),
-            None => NOT_NOW.into_lua_multi(lua),
+            None => status::NOT_NOW.into_lua_multi(lua),
         }
     })?;
     natives.table.raw_set("channel_try_cases", try_cases)?;
     let shared = Rc::clone(transfer);
     natives.add("channel_take", move |lua, vm, place: Place| match vm.channels.take(place) {
         Some((case, done)) => case_values(lua, &shared, Waited::Now(case, done)),
-        None => (NOT_NOW, 0, Value::Nil),
+        None => (status::NOT_NOW, 0, Value::Nil),
     })?;
     natives.add("channel_drop_cases", |_, vm, ()| vm.channels.keep(Vec::new()))?;
     natives.add("channel_withdraw", |_, vm, place: Place| vm.channels.withdraw(place))?;
@@ -199,9 +200,9 @@ fn cases(lua: &Lua, transfer: &Transfer, list: &Table) -> std::result::Result<Ve
 fn case_values(lua: &Lua, transfer: &Transfer, waited: Waited) -> (i64, Place, Value) {
     let case_number = |case: usize| case as u64 + 1;
     match waited {
-        Waited::Later(place) => (NOT_NOW, place, Value::Nil),
-        Waited::Now(case, Done::Closed) => (CLOSED, case_number(case), Value::Nil),
-        Waited::Now(case, Done::Sent) => (DONE, case_number(case), Value::Nil),
+        Waited::Later(place) => (status::NOT_NOW, place, Value::Nil),
+        Waited::Now(case, Done::Closed) => (status::CLOSED, case_number(case), Value::Nil),
+        Waited::Now(case, Done::Sent) => (status::DONE, case_number(case), Value::Nil),
         Waited::Now(case, Done::Received(message)) => {
             let (status, value) = values_of(lua, transfer, &message);
             (status, case_number(case), value)

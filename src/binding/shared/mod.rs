@@ -3,7 +3,7 @@
 
 mod atomic;
 mod buffer;
-mod channel;
+pub mod channel;
 mod mutex;
 mod stored;
 mod table;

@@ -208,6 +208,21 @@ describe("a channel", function()
     end))
   end)
 
+  it("in a channel in a channel is freed with these, however deep that goes", function()
+    memory.collect()
+    local before = scheduler.stats().shared
+    memory.relaxed(function()
+      local outer = scheduler.channel(1)
+      for _ = 1, 100000 do
+        local next_one = scheduler.channel(1)
+        next_one:send(outer)
+        outer = next_one
+      end
+    end)
+    memory.collect()
+    assert.are.equal(before, scheduler.stats().shared)
+  end)
+
   it("refuses bad arguments at the caller's line", function()
     for _, value in ipairs({ -1, 1.5, "1", {}, 0 / 0 }) do
       assert.matches("bad argument #1 to 'channel' %(whole number of at least 0", (refusal(scheduler.channel, value)))

@@ -16,4 +16,4 @@ pub use completion::CompletionQueue;
 pub use descriptor::WakeDescriptor;
 pub use process::PerProcess;
 pub use reactor::Reactor;
-pub use spin::Spinner;
+pub use spin::{MOMENT, Spinner};

@@ -1,7 +1,8 @@
 //! Looking for others for a moment before the thread parks: to be woken through the kernel takes them and us 25 µs.
 //!
-//! A thread whose peer answers at once never parks. One whose peer does not is soon left in peace: each look in vain
-//! doubles the number of times that it is not done at all.
+//! A thread whose peer answers at once never parks. One whose peer does not soon parks without a look: each look in vain
+//! doubles the number of times that it is not done at all. But when a park turns out to have been so short that a look
+//! would have paid, the next one is done: else two threads that have begun to park would wake each other for ever.
 
 use std::cell::Cell;
 use std::hint;
@@ -9,8 +10,8 @@ use std::sync::OnceLock;
 use std::thread;
 use std::time::{Duration, Instant};
 
-/// Longer than another thread takes to answer, and not longer than it takes to park and to be woken.
-const MOMENT: Duration = Duration::from_micros(20);
+/// Longer than another thread takes to be woken and to answer.
+pub const MOMENT: Duration = Duration::from_micros(50);
 
 /// How many looks are left out at the most after one in vain.
 const MOST_SKIPS: u32 = 256;
@@ -41,6 +42,16 @@ impl Spinner {
         self.skipped.set(0);
         self.skips.set(if came { 0 } else { (2 * self.skips.get()).clamp(1, MOST_SKIPS) });
         came
+    }
+
+    /// Parks, and notes whether a look would have paid.
+    pub fn while_parked<T>(&self, park: impl FnOnce() -> T) -> T {
+        let start = Instant::now();
+        let parked = park();
+        if start.elapsed() < MOMENT {
+            self.skips.set(0);
+        }
+        parked
     }
 }
 
@@ -83,5 +94,8 @@ mod tests {
         }
         assert!(!has_cores() || (2..=12).contains(&took), "{took}");
         assert!(spinner.spin(|| true));
+        assert_eq!(spinner.skips.get(), MOST_SKIPS);
+        spinner.while_parked(|| {});
+        assert_eq!(spinner.skips.get(), 0);
     }
 }

@@ -23,7 +23,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::engine::{Delay, Engine, Id, Nanos, Origin, Repeat, Slot, Work};
-use crate::runtime::{CompletionQueue, Reactor, Spinner, WakeDescriptor};
+use crate::runtime::{CompletionQueue, MOMENT, Reactor, Spinner, WakeDescriptor};
 use crate::worker::{Completion, Job, JobNumber, Outcome, Pool, Refusal, Request, Seat, Waker};
 use channels::{Channels, Waited};
 use origin::Origins;
@@ -230,14 +230,17 @@ impl Vm {
         channels.wait(|| self.new_waker(), has_to_be_found.then_some(look))
     }
 
-    /// Waits for a completion for a moment, without parking; returns whether one came.
+    /// While tasks wait for channels or locks: looks for a moment, without parking, whether somebody ends that. Not for
+    /// jobs: the workers may need the core.
     pub fn spin_for_completion(&self) -> bool {
-        self.waits_for_others() && self.spin(|| false)
+        (self.channels.is_waiting() || self.places.is_waiting()) && self.spin(|| false)
     }
 
     /// Returns as soon as `is_over`, or a completion came; false if that takes too long, or this thread has work to do.
     fn spin(&self, is_over: impl Fn() -> bool) -> bool {
-        if self.is_embedded.get() || self.engine.borrow().clock.is_paused() || self.time_to_wait().is_none() {
+        let is_time = |wait: Option<Duration>| wait.is_none_or(|wait| wait > MOMENT);
+        let has_time = self.time_to_wait().is_some_and(is_time) && !self.engine.borrow().clock.is_paused();
+        if !has_time || self.is_embedded.get() {
             return false;
         }
         let completions = Arc::clone(&self.process.borrow().completions);
@@ -259,7 +262,7 @@ impl Vm {
             Some(reactor) => reactor,
             None => reactor.insert(Reactor::new()?),
         };
-        reactor.park(wait, completions)
+        self.spinner.while_parked(|| reactor.park(wait, completions))
     }
 
     /// `None` if there is work already, else how long there will be none: `Some(None)` is for ever.

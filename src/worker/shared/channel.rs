@@ -539,8 +539,8 @@ impl Drop for Hold {
 mod tests {
     use std::thread;
 
-    use super::super::NO_PLACE;
     use super::super::stored::Scalar;
+    use super::super::{NO_PLACE, Table};
     use super::*;
     use crate::runtime::CompletionQueue;
     use crate::worker::job::Waker;
@@ -681,12 +681,20 @@ mod tests {
     }
 
     #[test]
-    fn channels_in_channels_are_freed_without_a_stack() {
+    fn channels_and_tables_in_each_other_are_freed_without_a_stack() {
         let mut outer = Channel::open(1);
-        for _ in 0..200_000 {
-            let next = Channel::open(1);
-            let handles = vec![Handle::Channel(outer)];
-            next.channel().send(with_handles(handles), None);
+        for number in 0..1_000_000 {
+            let next = Channel::open(2);
+            if number % 3 == 0 {
+                let table = Arc::new(Table::new());
+                table.set(Scalar::Boolean(true), Some(with_handles(vec![Handle::Channel(outer)])));
+                next.channel().send(with_handles(vec![Handle::Table(table)]), None);
+            } else {
+                next.channel().send(with_handles(vec![Handle::Channel(outer)]), None);
+            }
+            if number % 5 == 0 {
+                next.channel().send(with_handles(vec![Handle::Channel(next.clone())]), None);
+            }
             outer = next;
         }
     }

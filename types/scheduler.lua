@@ -56,7 +56,7 @@
 ---@field jobs_pending integer Jobs whose outcome is still to come.
 ---@field jobs_sent integer Jobs that were sent from this Lua state.
 ---@field workers integer Worker threads that were started in this process, by all Lua states of it.
----@field shared integer Atomics, buffers, tables and mutexes of `scheduler.shared` that this process has.
+---@field shared integer Channels, and what is of `scheduler.shared`, that this process has.
 ---@field errors integer Errors that went to the error handler.
 
 ---Anything that `await` can wait for: a promise, or an object with a method `andThen`, `then_` or `await`.

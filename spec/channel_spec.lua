@@ -200,12 +200,15 @@ describe("a channel", function()
     end))
   end)
 
-  it("that holds itself is collected too", function()
+  it("that holds itself is collected too, with what it holds besides", function()
+    memory.collect()
+    local before = scheduler.stats().shared
     assert.is_true(memory.is_released(function()
       local channel = scheduler.channel(2)
-      channel:send({ channel })
+      channel:send({ channel, scheduler.channel() })
       return channel
     end))
+    assert.are.equal(before, scheduler.stats().shared)
   end)
 
   it("in a channel in a channel is freed with these, however deep that goes", function()

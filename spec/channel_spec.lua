@@ -606,6 +606,38 @@ describe("a channel between VMs", function()
     assert.matches("nothing is left that could end this wait", (refusal(channel.recv, channel)))
   end)
 
+  it("is kept for a task that waits, though the program has let go of it, as long as others can send", function()
+    local list, record = recorder()
+    local go = scheduler.channel(1)
+    coroutine.wrap(function()
+      local channel = scheduler.channel()
+      run(function(to, from)
+        from:recv()
+        to:send("late")
+      end, channel, go)
+      start_receiver(channel, record)
+    end)()
+    memory.collect()
+    go:send(true)
+    scheduler.run()
+    assert.are.same({ "late" }, list)
+  end)
+
+  it("is collected when a wait for another VM has ended", function()
+    local held = { scheduler.channel() }
+    local job = run(function(to)
+      require("scheduler").task.wait(0.02)
+      to:send("message")
+    end, held[1])
+    assert.are.equal("message", (held[1]:recv()))
+    await(job)
+    assert.is_true(memory.is_released(function()
+      local channel = held[1]
+      held[1] = nil
+      return channel
+    end))
+  end)
+
   it("ends a job's wait when the program has let go of the channel", function()
     local to, started = scheduler.channel(1), scheduler.channel(1)
     local job = run(function(from, told)

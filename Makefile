@@ -67,13 +67,19 @@ build/host: spec/host/host.c
 lint: ## rustfmt, clippy, luacheck
 	@.ci/setup lint
 	cargo fmt --check
+	cargo fmt --check --manifest-path bench/crossbeam/Cargo.toml
 	cargo clippy --locked --quiet --tests -- -D warnings
 	cargo clippy --locked --quiet --features lua54 --target-dir target/clippy -- -D warnings
 	luacheck --quiet .
 
-bench: setup $(LUAS:%=build/%/scheduler.so) ## speed beside that of the peers, into bench/RESULTS.md
+bench: setup $(LUAS:%=build/%/scheduler.so) build/bench/crossbeam ## speed beside that of the peers, into bench/RESULTS.md
 	@.ci/setup bench
 	@$(call with_module,lua5.4) lua5.4 bench/run.lua
+
+build/bench/crossbeam: bench/crossbeam/main.rs bench/crossbeam/Cargo.toml bench/crossbeam/Cargo.lock
+	cargo build --locked --quiet --release --manifest-path bench/crossbeam/Cargo.toml --target-dir target/bench
+	@mkdir -p $(@D)
+	@cp target/bench/release/crossbeam $@
 
 setup:
 	@.ci/setup

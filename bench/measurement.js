@@ -23,9 +23,21 @@ function median(values) {
   return percentile([...values].sort((a, b) => a - b), 0.5);
 }
 
+/** The median of the seconds that each of so many calls takes, after one that is not measured. */
+async function medianTime(rounds, fn) {
+  await fn();
+  const times = [];
+  for (let round = 0; round < rounds; round++) {
+    const start = now();
+    await fn();
+    times.push(now() - start);
+  }
+  return median(times);
+}
+
 /** The count on the command line. */
 function count(otherwise) {
   return Number(process.argv[2]) || otherwise;
 }
 
-module.exports = { count, median, now, percentile, report };
+module.exports = { count, median, medianTime, now, percentile, report };

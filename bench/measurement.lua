@@ -2,6 +2,8 @@
 
 local clock = require("bench.clock")
 
+local PAGE = 4096 -- bytes
+
 local measurement = {}
 
 --- One line for the runner.
@@ -42,6 +44,15 @@ function measurement.time(fn, ...)
   return clock.now() - start
 end
 
+--- The bytes that the process has in memory, those of libraries included; nil where there is no /proc.
+function measurement.resident()
+  local file = io.open("/proc/self/statm")
+  if not file then return nil end
+  local pages = file:read("*l"):match("^%d+ (%d+)")
+  file:close()
+  return tonumber(pages) * PAGE
+end
+
 --- The value below which the share `p` of `sorted` lies.
 function measurement.percentile(sorted, p)
   return sorted[math.max(1, math.ceil(p * #sorted))]
@@ -52,6 +63,17 @@ function measurement.median(values)
   table.sort(sorted)
   local middle = #sorted / 2
   return (sorted[math.floor(middle + 0.5)] + sorted[math.floor(middle + 1)]) / 2
+end
+
+--- The median of the seconds that each of so many calls takes, after one that is not measured: it starts what is
+--- started at first use.
+function measurement.median_time(rounds, fn)
+  fn()
+  local times = {}
+  for round = 1, rounds do
+    times[round] = measurement.time(fn)
+  end
+  return measurement.median(times)
 end
 
 return measurement

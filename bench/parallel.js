@@ -6,7 +6,7 @@ const os = require("node:os");
 const { Worker, isMainThread, parentPort } = require("node:worker_threads");
 const measurement = require("./measurement.js");
 
-const JOBS = 16;
+const JOBS = 64;
 const N = 27;
 const RESULT = JOBS * 196418;
 

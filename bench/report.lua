@@ -4,7 +4,7 @@ local measurement = require("bench.measurement")
 
 local report = {}
 
---- A peer in an interpreter, in words. Node is an interpreter of its own.
+--- A peer in an interpreter, in words. One that is no Lua library is an interpreter of its own.
 function report.name_of(run)
   return run.peer == run.interpreter and run.peer or run.peer .. " in " .. run.interpreter
 end
@@ -29,9 +29,9 @@ local function range(suite, samples, unit)
   return form.format:format(lowest * form.scale) .. " – " .. form.format:format(highest * form.scale)
 end
 
---- The outcome of a peer in an interpreter; Node is its own, and stands beside each.
+--- The outcome of a peer in an interpreter; one that is an interpreter itself stands beside each.
 local function outcome_of(results, interpreter, peer)
-  return results[peer == "node" and "node" or interpreter][peer]
+  return (results[peer] or results[interpreter])[peer]
 end
 
 local function is_met(target, value)

@@ -50,7 +50,7 @@ end
 local function runs_of(workload)
   local runs = {}
   for _, peer in ipairs(workload.peers) do
-    local interpreters = peer == "node" and { "node" } or suite.interpreters
+    local interpreters = suite.peers[peer].script and { peer } or suite.interpreters
     for _, interpreter in ipairs(interpreters) do
       table.insert(runs, { interpreter = interpreter, peer = peer })
     end
@@ -75,7 +75,7 @@ end
 
 --- Empty outcomes for all runs of a workload, by interpreter and peer.
 local function new_results(runs)
-  local results = { node = {} }
+  local results = {}
   for _, run in ipairs(runs) do
     local reason = not version_for(run) and "not installed" or nil
     results[run.interpreter] = results[run.interpreter] or {}
@@ -85,7 +85,8 @@ local function new_results(runs)
 end
 
 local function command_of(workload, run)
-  if run.peer == "node" then return ("node bench/%s.js"):format(workload.name) end
+  local script = suite.peers[run.peer].script
+  if script then return script:format(workload.name) end
   return shell.interpreter(run.interpreter, ("bench/%s.lua %s"):format(workload.name, run.peer))
 end
 

@@ -13,19 +13,9 @@ local timers = require("bench.timers")
 
 local MILLION = 1000000
 local LONGEST = 0.999 -- seconds that the last ones sleep
-local PAGE = 4096 -- bytes
 
 local name, count = ...
 count = tonumber(count)
-
---- The bytes that the process has in memory, those of libraries included; nil where there is no /proc.
-local function resident()
-  local file = io.open("/proc/self/statm")
-  if not file then return nil end
-  local pages = file:read("*l"):match("^%d+ (%d+)")
-  file:close()
-  return tonumber(pages) * PAGE
-end
 
 local function nothing_to_settle() end
 
@@ -142,9 +132,9 @@ local function fall_asleep()
 end
 
 local function sleep_and_wake()
-  before = resident()
+  before = measurement.resident()
   fall_asleep()
-  asleep = awake == 0 and resident() -- with one awake already, it is not the memory of all
+  asleep = awake == 0 and measurement.resident() -- with one awake already, it is not the memory of all
   if not peer.run then return end
   peer.run()
   assert(awake == count, ("only %d of %d have woken up"):format(awake, count))

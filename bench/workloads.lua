@@ -1,5 +1,5 @@
 -- What the runner runs: interpreters, peers, workloads and their targets. A new workload needs an entry here, a script
--- `bench/NAME.lua` that takes the peer's name, and `bench/NAME.js` if Node is among its peers.
+-- `bench/NAME.lua` that takes the peer's name, and one for each peer that is not a Lua library.
 
 local suite = {}
 
@@ -10,7 +10,8 @@ suite.interpreters = { "lua5.4", "luajit" }
 suite.further_interpreters = { "lua5.1" }
 
 --- How to tell whether a peer is there: `module` can be required, or `command` be run. `version` is a Lua expression
---- about the module `m`.
+--- about the module `m`. `script` is the command line that measures one that is not a Lua library, for the name of a
+--- workload.
 suite.peers = {
   scheduler = { module = "scheduler", version = "m._VERSION" },
   luv = { module = "luv", version = [["libuv " .. m.version_string()]] },
@@ -18,7 +19,9 @@ suite.peers = {
   copas = { module = "copas", version = "m._VERSION" },
   evaera = { module = "bench.evaera", version = "m.version" },
   raw = { module = "luv", version = [["coroutines alone; threads of libuv " .. m.version_string()]] },
-  node = { command = "node" },
+  node = { command = "node", script = "node bench/%s.js" },
+  python = { command = "python3", script = "python3 -B bench/%s.py" },
+  crossbeam = { command = "build/bench/crossbeam", script = "build/bench/crossbeam %s" },
 }
 
 --- How figures of each unit are shown.
@@ -26,7 +29,10 @@ suite.units = {
   ["ops/s"] = { label = "M ops/s", scale = 1e-6, format = "%.2f" },
   ms = { label = "ms", scale = 1, format = "%.3f" },
   s = { label = "s", scale = 1, format = "%.3f" },
+  us = { label = "µs", scale = 1, format = "%.2f" },
+  ["messages/s"] = { label = "k/s", scale = 1e-3, format = "%.1f" },
   B = { label = "B", scale = 1, format = "%.0f" },
+  MiB = { label = "MiB", scale = 1, format = "%.1f" },
   ratio = { label = "", scale = 1, format = "%.4f" },
   x = { label = "×", scale = 1, format = "%.2f" },
 }
@@ -145,11 +151,61 @@ suite.workloads = {
   {
     name = "parallel",
     title = "Parallel",
-    what = "fib(27) as 16 jobs on all cores: the speed-up against one VM, and the wall time. `raw` is a bare thread "
-      .. "for each core.",
-    peers = { "scheduler", "luv", "raw", "node" },
+    what = "fib(27) for each of 64 items, on all cores: the speed-up against one VM, and the wall time. `raw` is a "
+      .. "bare thread for each core.",
+    peers = { "scheduler", "luv", "raw", "node", "python" },
     measurements = { "speedup", "wall" },
     targets = { { measurement = "speedup", peer = "raw", at_least = 0.97 } },
+  },
+  {
+    name = "jobs",
+    title = "Tiny jobs",
+    what = "100,000 calls of an empty function in other VMs (Python: 10,000 of `run`), the time for each. `map`: as "
+      .. "one list. `run`: each started alone, all of them in flight together.",
+    peers = { "scheduler", "luv", "node", "python" },
+    measurements = { "map", "run" },
+    targets = { { measurement = "map", at_most = 0.35 }, { measurement = "run", at_most = 1.5 } },
+  },
+  {
+    name = "workers",
+    title = "Workers",
+    what = "A worker VM starts, runs an empty job and ends, again and again: the time for each.",
+    peers = { "scheduler", "luv", "node", "python" },
+    measurements = { "start" },
+    targets = {
+      { measurement = "start", interpreter = "lua5.4", peer = "luv", at_most = 1.81 },
+      { measurement = "start", interpreter = "luajit", peer = "luv", at_most = 1.16 },
+    },
+  },
+  {
+    name = "channels",
+    title = "Channels",
+    what = "Between the main VM and a job. `round_trip`: an integer there and back. The others are messages a second "
+      .. "one way: `integer`, `string_1k` of 1 KiB, `table` of 10 lists of 10 numbers, `records`: 10 tables of 10 "
+      .. "named numbers, `string_1m` of 1 MiB. `resident`: the memory of the process at the end. `grown`: the most "
+      .. "that it gained from the first to the last round of a kind. `crossbeam`: two threads without a VM.",
+    peers = { "scheduler", "node", "python", "crossbeam" },
+    measurements = { "round_trip", "integer", "string_1k", "table", "records", "string_1m", "resident", "grown" },
+    targets = {
+      { measurement = "round_trip", at_most = 6 },
+      { measurement = "integer", interpreter = "lua5.4", peer = "node", at_least = 1.97 },
+      { measurement = "integer", interpreter = "luajit", peer = "node", at_least = 2.9 },
+      { measurement = "string_1k", interpreter = "lua5.4", peer = "node", at_least = 1.77 },
+      { measurement = "string_1k", interpreter = "luajit", peer = "node", at_least = 2.38 },
+      { measurement = "table", interpreter = "lua5.4", peer = "node", at_least = 1.5 },
+      { measurement = "table", interpreter = "luajit", peer = "node", at_least = 1.63 },
+      { measurement = "records", peer = "node", at_least = 1.5 },
+      { measurement = "string_1m", peer = "node", at_least = 5.33 },
+      { measurement = "grown", at_most = 16 },
+    },
+  },
+  {
+    name = "idle",
+    title = "Idle workers",
+    what = "The CPU time that a process uses in 3 s with workers that have run jobs, while a task waits for a message.",
+    peers = { "scheduler", "luv", "node" },
+    measurements = { "cpu" },
+    targets = { { measurement = "cpu", at_most = 5 } },
   },
 }
 

@@ -111,7 +111,7 @@ local map = once(function()
 end)
 
 local pool = once(function()
-  return load_part("pool.lua", native, compat, check, parallel(), map)
+  return load_part("pool.lua", native, check, parallel(), map)
 end)
 
 local channel = once(function()

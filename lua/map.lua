@@ -97,7 +97,7 @@ function Map:fill()
   while self.in_flight + #self.settled < AHEAD * self.workers and not self.failure do
     local values = self:read()
     if not values then return end
-    local number, bytes, refused = parallel.send(self.pool, native.submit_part, self.mapped, values)
+    local number, bytes, refused = parallel.send(self.pool, native.submit_part, values, values.n, self.mapped)
     if not number then error(in_items(refused, values[1]), 0) end
     local part = setmetatable({ map = self, number = number, values = values, bytes = bytes }, Part)
     parallel.expect(number, part)

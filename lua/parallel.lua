@@ -2,10 +2,14 @@
 
 local native, compat, check, errors, wait, waiters, loop, promise = ...
 
-local ipairs, match, pairs, pcall = ipairs, string.match, pairs, pcall
+local ipairs, pairs, pcall, select = ipairs, pairs, pcall, select
 local setmetatable, type = setmetatable, type
+local package = package or {} -- which a sandbox may lack
 local pack, unpack = compat.pack, compat.unpack
-local WAKE = wait.WAKE
+local WAKE, origin_here = wait.WAKE, native.origin
+
+-- So many values always fit on the stack.
+local SURELY_FIT = 100
 
 local parallel = {}
 -- What takes the outcomes of the jobs in flight, by their numbers: promises, or parts of maps with a method `settle`.
@@ -113,9 +117,21 @@ local function send_in_line(pool, submit, ...)
   return number, size, refused
 end
 
+local path, cpath -- of the program, as workers were told last
+
+--- Tells the paths by which workers find modules, if they have changed.
+local function tell_paths()
+  path, cpath = package.path, package.cpath
+  local is_path, is_cpath = type(path) == "string", type(cpath) == "string"
+  native.set_environment(is_path and path or nil, is_cpath and cpath or nil)
+end
+
+parallel.tell_paths = tell_paths
+
 --- Sends a job by one of the natives for that, once there is room in the queue. Returns its number and how many bytes it
 --- took; or nil, nil and why it cannot be sent.
 function parallel.send(pool, submit, ...)
+  if package.path ~= path or package.cpath ~= cpath then tell_paths() end
   local line = rooms[pool]
   if line and (line.first or line.has_turn) then return send_in_line(pool, submit, ...) end
   local number, size, refused = submit(pool, ...)
@@ -142,9 +158,9 @@ loop.cancel_job = parallel.cancel
 --- `parallel.run` and `pool:run`; `pool` is false for the default one.
 function parallel.run_in(pool, fn, ...)
   if type(fn) ~= "function" then check.bad_argument(1, "run", "function", fn) end
-  local number, _, refused = send(pool, native.submit, pack(fn, ...))
+  local number, _, refused = send(pool, native.submit, pack(fn, ...), select("#", ...) + 1)
   if not number then check.raise(refused) end
-  local job = promise.new("a job started at " .. (compat.caller() or "?"), number)
+  local job = promise.new(origin_here(true), number)
   jobs[number] = job
   return job
 end
@@ -155,11 +171,15 @@ end
 
 -- Taking ------------------------------------------------------------------------------------------------------------
 
+local function reject(job, kind, message, traceback, value)
+  local fields = { traceback = traceback, value = value, origin = promise.place_of(job.origin) }
+  return promise.reject(job, errors.new(kind, message, fields))
+end
+
 --- Fulfils the promise of a job with its results; `fit` says whether there is room for so many on the stack.
 local function fulfil(job, fit, ...)
   if fit then return promise.fulfil(job, ...) end
-  local message = "the outcome of the job cannot be taken: " .. (...)
-  return promise.reject(job, errors.new("error", message, { traceback = "", origin = match(job.origin, " at (.+)$") }))
+  return reject(job, "error", "the outcome of the job cannot be taken: " .. (...), "")
 end
 
 --- Takes the outcome of a job: the list of its results, or kind, message, traceback and value of its error, and of a
@@ -171,13 +191,13 @@ function loop.settle(number, ok, ...)
   if job.settle then return job:settle(ok, ...) end
   if ok then
     local results = ...
+    if results.n < SURELY_FIT then return promise.fulfil(job, unpack(results, 1, results.n)) end
     return fulfil(job, pcall(unpack, results, 1, results.n))
   end
   local kind, message, traceback, value = ...
   if kind == "cancelled" then return promise.cancel(job, message) end
-  local origin = match(job.origin, " at (.+)$")
   job.traceback = traceback
-  return promise.reject(job, errors.new(kind, message, { traceback = traceback, value = value, origin = origin }))
+  return reject(job, kind, message, traceback, value)
 end
 
 --- After a fork the parent's workers are out of reach: its jobs, up to number `last`, are lost to this process.

@@ -1,6 +1,6 @@
 -- Pools: workers of one's own, with a bound on what may wait for them.
 
-local native, compat, check, parallel, load_map = ...
+local native, check, parallel, load_map = ...
 
 local floor, pairs, tostring, type = math.floor, pairs, tostring, type
 
@@ -47,7 +47,10 @@ function pool.new(options)
     wanted[name] = value
   end
   if wanted.queue == math.huge then wanted.queue = nil end
-  if given.init then wanted.init = compat.pack(given.init) end
+  if given.init then
+    wanted.init = { given.init }
+    parallel.tell_paths()
+  end
   local self, refused = native.new_pool(wanted)
   if not self then check.raise((refused:gsub("argument #1", "option 'init'", 1))) end
   return self

@@ -198,6 +198,8 @@ local function place_of(origin)
   return place ~= "?" and place or nil
 end
 
+promise.place_of = place_of
+
 --- Settles a promise as `source` is settled.
 function take(self, source)
   local status = source.status
@@ -309,6 +311,8 @@ promise.resolve = resolve
 local function describe(self)
   local origin = self.origin
   if type(origin) == "string" then return origin end
+  local place = type(origin) == "number" and native.describe(origin) or ""
+  if match(place, "^a job") then return place end
   return "a promise made at " .. (place_of(origin) or "?")
 end
 

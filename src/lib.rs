@@ -10,6 +10,10 @@ pub mod runtime;
 mod vm;
 pub mod worker;
 
+/// What one thread allocates another one mostly frees here. The system's allocator lets both wait for each other.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 #[cfg(not(any(
     test,
     feature = "lua51",

@@ -28,17 +28,23 @@ pub fn park(vm: &Vm) -> std::io::Result<()> {
     seat.while_parked(vm.waits_for_others(), || vm.park())
 }
 
-pub fn add(natives: &Natives, transfer: &Rc<Transfer>) -> Result<()> {
-    let sender = Rc::new(Sender::new(natives.lua, transfer)?);
+pub fn add(natives: &Natives, transfer: &Rc<Transfer>, sender: &Rc<Sender>) -> Result<()> {
     natives.add("submit", {
-        let sender = Rc::clone(&sender);
-        move |lua, vm, (pool, call): (Value, Table)| sender.submit(lua, vm, &pool, &call, None)
+        let sender = Rc::clone(sender);
+        move |lua, vm, (pool, call, count): (Value, Table, usize)| sender.submit(lua, vm, &pool, (&call, count), None)
+    })?;
+    natives.add("set_environment", {
+        let sender = Rc::clone(sender);
+        move |_, _, (path, cpath): (Option<mlua::LuaString>, Option<mlua::LuaString>)| {
+            let bytes = |text: Option<mlua::LuaString>| text.map_or_else(Vec::new, |text| text.as_bytes().to_vec());
+            *sender.environment.borrow_mut() = Arc::new(Environment { path: bytes(path), cpath: bytes(cpath) });
+        }
     })?;
     natives.add("submit_part", {
-        let sender = Rc::clone(&sender);
-        move |lua, vm, (pool, function, values): (Value, AnyUserData, Table)| {
+        let sender = Rc::clone(sender);
+        move |lua, vm, (pool, values, count, function): (Value, Table, usize, AnyUserData)| {
             let mapped = function.borrow::<MappedFunction>().ok().map(|function| Arc::clone(&function.0));
-            sender.submit(lua, vm, &pool, &values, mapped)
+            sender.submit(lua, vm, &pool, (&values, count), mapped)
         }
     })?;
     natives.add("map_function", {
@@ -60,9 +66,8 @@ pub fn add(natives: &Natives, transfer: &Rc<Transfer>) -> Result<()> {
 /// What sends the jobs of a VM.
 pub struct Sender {
     transfer: Rc<Transfer>,
-    package: Option<Table>,
-    /// That of the last job; a program seldom changes its paths.
-    environment: RefCell<Option<Arc<Environment>>>,
+    /// That of the program, whose changes Lua tells.
+    environment: RefCell<Arc<Environment>>,
 }
 
 /// The number of a job and the bytes that it took, or nothing and why it was not sent; nothing and nothing if there is
@@ -71,23 +76,29 @@ type Submitted = (Option<JobNumber>, Option<usize>, Option<String>);
 
 impl Sender {
     /// That of a VM.
-    pub fn new(lua: &Lua, transfer: &Rc<Transfer>) -> Result<Self> {
-        Ok(Sender { transfer: Rc::clone(transfer), package: package(lua)?, environment: RefCell::default() })
+    pub fn new(transfer: &Rc<Transfer>) -> Rc<Self> {
+        Rc::new(Sender { transfer: Rc::clone(transfer), environment: RefCell::default() })
     }
 
-    /// A call as a message: a list of the function and its arguments, with its length `n`.
+    /// A call as a message: a list of the function and its arguments, and its length.
     pub fn request(
         &self,
         lua: &Lua,
-        call: &Table,
+        (call, count): (&Table, usize),
         mapped: Option<Arc<Mapped>>,
     ) -> std::result::Result<Request, String> {
-        let count = call.raw_get("n").map_err(|error| error.to_string())?;
         let call = encode(lua, &self.transfer, "argument", call, count).map_err(|refused| refused.to_string())?;
         Ok(Request { call, environment: self.environment(), mapped })
     }
 
-    fn submit(&self, lua: &Lua, vm: &Vm, pool: &Value, call: &Table, mapped: Option<Arc<Mapped>>) -> Submitted {
+    fn submit(
+        &self,
+        lua: &Lua,
+        vm: &Vm,
+        pool: &Value,
+        call: (&Table, usize),
+        mapped: Option<Arc<Mapped>>,
+    ) -> Submitted {
         let pool = pool::of(pool);
         if pool.is_full() && !vm.works_for(&pool) {
             return (None, None, None);
@@ -106,16 +117,7 @@ impl Sender {
     }
 
     fn environment(&self) -> Arc<Environment> {
-        let field = |name| {
-            let value = self.package.as_ref().and_then(|package| package.raw_get::<mlua::LuaString>(name).ok());
-            value.map_or_else(Vec::new, |value| value.as_bytes().to_vec())
-        };
-        let current = Environment { path: field("path"), cpath: field("cpath") };
-        let mut last = self.environment.borrow_mut();
-        match &*last {
-            Some(environment) if **environment == current => Arc::clone(environment),
-            _ => Arc::clone(last.insert(Arc::new(current))),
-        }
+        Arc::clone(&self.environment.borrow())
     }
 }
 
@@ -132,7 +134,7 @@ fn values_of(lua: &Lua, transfer: &Transfer, completion: Completion) -> Result<M
         Outcome::Done(message) => {
             decode(lua, transfer, &message).and_then(|results| (true, results).into_lua_multi(lua))
         }
-        Outcome::Failed(failure) => failure_values(lua, transfer, failure),
+        Outcome::Failed(failure) => failure_values(lua, transfer, *failure),
         Outcome::Woken => return (-(completion.number as i64)).into_lua_multi(lua),
         Outcome::Interrupted => return (0, completion.number).into_lua_multi(lua),
         Outcome::Changed => return 0.into_lua_multi(lua),

@@ -98,8 +98,9 @@ fn load(lua: &Lua) -> Result<Table> {
     turn::add(&natives)?;
     timer::add(&natives)?;
     clock::add(&natives)?;
-    job::add(&natives, &transfer)?;
-    pool::add(&natives, &transfer)?;
+    let sender = job::Sender::new(&transfer);
+    job::add(&natives, &transfer, &sender)?;
+    pool::add(&natives, &sender)?;
     progress::add(&natives)?;
     shared::add(&natives, &transfer)?;
     #[cfg(feature = "fuzz")]

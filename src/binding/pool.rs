@@ -10,7 +10,6 @@ use mlua::{Lua, Result, Table, Value};
 use super::job::Sender;
 use super::shared::{PoolHandle, This, from_handle};
 use super::{Natives, worker};
-use crate::vm::transfer::Transfer;
 use crate::worker::{Handle, Pool, Settings};
 
 /// The pool of a userdata; of anything else, the default one.
@@ -29,8 +28,8 @@ fn cores() -> usize {
     thread::available_parallelism().map_or(1, usize::from)
 }
 
-pub fn add(natives: &Natives, transfer: &Rc<Transfer>) -> Result<()> {
-    let sender = Sender::new(natives.lua, transfer)?;
+pub fn add(natives: &Natives, sender: &Rc<Sender>) -> Result<()> {
+    let sender = Rc::clone(sender);
     natives.add("new_pool", move |lua, _, options: Table| match settings(lua, &sender, &options) {
         Ok(settings) => {
             let pool = Arc::new(Pool::new(settings, worker::make_executor));
@@ -69,7 +68,7 @@ fn settings(lua: &Lua, sender: &Sender, options: &Table) -> std::result::Result<
         settings.idle = Duration::try_from_secs_f64(seconds.max(0.0)).ok();
     }
     if let Ok(Some(init)) = options.raw_get::<Option<Table>>("init") {
-        settings.init = Some(sender.request(lua, &init, None)?);
+        settings.init = Some(sender.request(lua, (&init, 1), None)?);
     }
     Ok(settings)
 }

@@ -4,7 +4,6 @@
 //! fails.
 
 use std::cell::{Cell, RefCell};
-use std::collections::HashMap;
 use std::rc::Rc;
 use std::sync::{Arc, Weak};
 use std::time::Instant;
@@ -41,12 +40,19 @@ struct Worker {
     /// Whether the state is not to go on: memory has run out, or code was interrupted that may be half done.
     is_unfit: Cell<bool>,
     environment: RefCell<Option<Arc<Environment>>>,
-    /// What was taken and not handed in: when, and the function of the map that it is a part of.
-    runs: RefCell<HashMap<RunNumber, (Instant, Option<Arc<Mapped>>)>>,
+    /// What was taken and not handed in. It is few.
+    runs: RefCell<Vec<Run>>,
+}
+
+/// A job that was taken, when that was, and the function of the map that it is a part of.
+struct Run {
+    number: RunNumber,
+    start: Instant,
+    mapped: Option<Arc<Mapped>>,
 }
 
 /// Makes a worker's VM, on the worker's thread.
-pub fn make_executor(seat: Rc<Seat>) -> std::result::Result<Box<dyn Executor>, Failure> {
+pub fn make_executor(seat: Rc<Seat>) -> std::result::Result<Box<dyn Executor>, Box<Failure>> {
     match new_state().and_then(|lua| WorkerVm::new(lua, &seat)) {
         Ok(vm) => Ok(Box::new(vm)),
         Err(error) => Err(Failure::new(kind_of(&error), format!("no worker VM could be made: {}", words(&error)))),
@@ -158,7 +164,7 @@ impl Worker {
             match self.take_in(lua, &request) {
                 Ok(call) => {
                     let id = request.mapped.as_ref().map(|mapped| mapped.id);
-                    self.runs.borrow_mut().insert(run, (Instant::now(), request.mapped));
+                    self.runs.borrow_mut().push(Run { number: run, start: Instant::now(), mapped: request.mapped });
                     self.interrupter.begin(run);
                     return (run, call, id).into_lua_multi(lua);
                 }
@@ -201,7 +207,7 @@ impl Worker {
             self.is_unfit.set(true);
         }
         let mut runs = self.runs.borrow_mut();
-        runs.remove(&run);
+        runs.retain(|running| running.number != run);
         if runs.is_empty() {
             // What the results hold counts for itself.
             self.vm.channels.pause();
@@ -227,13 +233,13 @@ impl Worker {
         let bytes = |text: LuaString| text.as_bytes().to_vec();
         let kind = if kind.as_bytes() == b"memory" { "memory" } else { "error" };
         let traceback = traceback.map(bytes).unwrap_or_default();
-        self.end(run, Outcome::Failed(Failure { kind, message: bytes(message), traceback, value, position }));
+        self.end(run, Outcome::Failed(Box::new(Failure { kind, message: bytes(message), traceback, value, position })));
         Ok(())
     }
 
     /// The function of the map that a job is a part of; nothing if it cannot be taken: the job has failed then.
     fn mapped_function(&self, lua: &Lua, run: RunNumber) -> Result<Option<Function>> {
-        let mapped = self.runs.borrow().get(&run).and_then(|(_, mapped)| mapped.clone());
+        let mapped = self.look_at(run, |run| run.mapped.clone()).flatten();
         let Some(mapped) = mapped else { return Ok(None) };
         match decode(lua, &self.transfer, &mapped.function).and_then(|list| list.raw_get(1)) {
             Ok(function) => Ok(Some(function)),
@@ -246,14 +252,18 @@ impl Worker {
 
     /// Seconds since a job was taken.
     fn elapsed(&self, run: RunNumber) -> f64 {
-        self.runs.borrow().get(&run).map_or(0.0, |(start, _)| start.elapsed().as_secs_f64())
+        self.look_at(run, |run| run.start.elapsed().as_secs_f64()).unwrap_or(0.0)
+    }
+
+    fn look_at<T>(&self, number: RunNumber, look: impl FnOnce(&Run) -> T) -> Option<T> {
+        self.runs.borrow().iter().find(|run| run.number == number).map(look)
     }
 
     /// Fails what runs, as the worker cannot go on; or the next job, if it cannot even take one.
     fn fail_all(&self, error: &Error) {
         let kind = kind_of(error);
         let message = if kind == "memory" { "not enough memory".into() } else { words(error) };
-        let runs: Vec<RunNumber> = self.runs.borrow().keys().copied().collect();
+        let runs: Vec<RunNumber> = self.runs.borrow().iter().map(|run| run.number).collect();
         for run in runs {
             self.end(run, Outcome::Failed(Failure::new(kind, message.clone())));
         }

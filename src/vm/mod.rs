@@ -15,12 +15,14 @@ pub mod state;
 pub mod transfer;
 
 use std::cell::{Cell, OnceCell, RefCell};
-use std::collections::{HashMap, VecDeque};
+use std::collections::VecDeque;
 use std::io;
 use std::os::fd::{AsRawFd, RawFd};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
+
+use rustc_hash::FxHashMap;
 
 use crate::engine::{Delay, Engine, Id, Nanos, Origin, Repeat, Slot, Work};
 use crate::runtime::{CompletionQueue, MOMENT, Reactor, Spinner, WakeDescriptor};
@@ -55,7 +57,7 @@ pub struct Vm {
     taken: RefCell<VecDeque<Completion>>,
     /// Where the timer that fired last was set.
     fired: Cell<Origin>,
-    jobs: RefCell<HashMap<JobNumber, Sent>>,
+    jobs: RefCell<FxHashMap<JobNumber, Sent>>,
     jobs_sent: Cell<JobNumber>,
     /// Whether there is a descriptor.
     is_embedded: Cell<bool>,
@@ -233,7 +235,7 @@ impl Vm {
     /// While tasks wait for channels or locks: looks for a moment, without parking, whether somebody ends that. Not for
     /// jobs: the workers may need the core.
     pub fn spin_for_completion(&self) -> bool {
-        (self.channels.is_waiting() || self.places.is_waiting()) && self.spin(|| false)
+        self.waits_for_others() && self.spin(|| false)
     }
 
     /// Returns as soon as `is_over`, or a completion came; false if that takes too long, or this thread has work to do.

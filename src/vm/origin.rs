@@ -12,13 +12,19 @@ pub const OWN_CHUNKS: &[u8] = b"=[scheduler]";
 /// Programs that load code under ever new names must not fill the memory with them.
 const MAX_CHUNKS: usize = 1 << 16;
 
-/// The bit that tells the origin of a task from that of a timer.
+/// The bits that tell the origins of tasks and jobs from those of timers.
 const TASK: u64 = 1 << 50;
+const JOB: u64 = 1 << 51;
 
 impl Origin {
     /// The origin of a task that was spawned there.
     pub fn of_task(self) -> Self {
         Origin(self.0 | TASK)
+    }
+
+    /// The origin of a job that was started there.
+    pub fn of_job(self) -> Self {
+        Origin(self.0 | JOB)
     }
 }
 
@@ -53,10 +59,14 @@ impl Origins {
         }
     }
 
-    /// "a timer set at chunk:line", or "a task spawned at chunk:line"; "?" for a place that is not known.
+    /// "a timer set at chunk:line", or "a task spawned at", or "a job started at"; "?" for a place that is not known.
     pub fn describe(&self, origin: Origin) -> String {
-        let what = if origin.0 & TASK == 0 { "a timer set at" } else { "a task spawned at" };
-        let place = Origin(origin.0 & !TASK);
+        let what = match (origin.0 & TASK, origin.0 & JOB) {
+            (0, 0) => "a timer set at",
+            (_, 0) => "a task spawned at",
+            _ => "a job started at",
+        };
+        let place = Origin(origin.0 & !(TASK | JOB));
         match self.names.get((place.0 >> 32) as usize) {
             Some(name) if place != Origin::default() => {
                 format!("{what} {}:{}", String::from_utf8_lossy(name), place.0 as u32)

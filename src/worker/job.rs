@@ -30,7 +30,7 @@ impl From<Vec<u8>> for Message {
 }
 
 /// What a worker VM must have in common with the one that sent the job.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Debug, Default)]
 pub struct Environment {
     /// `package.path`.
     pub path: Vec<u8>,
@@ -72,7 +72,7 @@ pub enum Outcome {
     /// The results of the function.
     Done(Message),
     /// Its error.
-    Failed(Failure),
+    Failed(Box<Failure>),
     /// No job has ended: what a place was waiting for is there. See [`Waker`].
     Woken,
     /// To a worker: the job that it was given under this number is to stop.
@@ -98,8 +98,8 @@ pub struct Failure {
 
 impl Failure {
     /// One that is told in words alone.
-    pub fn new(kind: &'static str, message: impl Into<Vec<u8>>) -> Self {
-        Failure { kind, message: message.into(), ..Failure::default() }
+    pub fn new(kind: &'static str, message: impl Into<Vec<u8>>) -> Box<Self> {
+        Box::new(Failure { kind, message: message.into(), ..Failure::default() })
     }
 }
 
@@ -275,7 +275,7 @@ impl Assignment {
     }
 
     /// Sends the outcome; `note` hears of it before the VM does that sent the job.
-    pub fn end(self, outcome: Outcome, note: impl FnOnce(Ending)) {
+    pub fn end(self, outcome: Outcome, note: impl FnOnce(&Arc<Job>, Ending)) {
         self.settle(outcome, note);
     }
 
@@ -284,13 +284,13 @@ impl Assignment {
         *self.0.lock() = State::Ended;
     }
 
-    fn settle(&self, outcome: Outcome, note: impl FnOnce(Ending)) {
+    fn settle(&self, outcome: Outcome, note: impl FnOnce(&Arc<Job>, Ending)) {
         let former = mem::replace(&mut *self.0.lock(), State::Ended);
         match former {
-            State::Cancelled => note(Ending::Cancelled),
+            State::Cancelled => note(&self.0, Ending::Cancelled),
             State::Ended => {}
             State::Queued(_) | State::Running(..) => {
-                note(if matches!(outcome, Outcome::Done(_)) { Ending::Done } else { Ending::Failed });
+                note(&self.0, if matches!(outcome, Outcome::Done(_)) { Ending::Done } else { Ending::Failed });
                 self.0.post(outcome);
             }
         }
@@ -299,6 +299,6 @@ impl Assignment {
 
 impl Drop for Assignment {
     fn drop(&mut self) {
-        self.settle(Outcome::Failed(Failure::new("lost", "the worker that ran the job died")), |_| {});
+        self.settle(Outcome::Failed(Failure::new("lost", "the worker that ran the job died")), |_, _| {});
     }
 }

@@ -12,7 +12,7 @@ use std::{fmt, io, mem, thread};
 use super::job::{Assignment, Cancelled, Completion, Ending, Failure, Job, JobNumber, Outcome, Request};
 use super::seat::Seat;
 use crate::runtime::process::with_signals_blocked;
-use crate::runtime::{CompletionQueue, PerProcess};
+use crate::runtime::{CompletionQueue, PerProcess, Spinner};
 
 /// Lua calls C functions recursively; the main thread of a process usually has as much.
 const STACK_SIZE: usize = 8 << 20;
@@ -21,7 +21,7 @@ const STACK_SIZE: usize = 8 << 20;
 const NAME_SHOWN: usize = 15;
 
 /// Makes the executor of a new worker, on its thread.
-pub type MakeExecutor = fn(Rc<Seat>) -> Result<Box<dyn Executor>, Failure>;
+pub type MakeExecutor = fn(Rc<Seat>) -> Result<Box<dyn Executor>, Box<Failure>>;
 
 /// Takes jobs and runs them, on the thread that made it, until there are none for it.
 pub trait Executor {
@@ -205,6 +205,8 @@ pub(super) struct Crew {
     make_executor: MakeExecutor,
     state: Mutex<State>,
     work_came: Condvar,
+    /// Set under the lock.
+    is_closing: AtomicBool,
     /// Jobs in the queue, to look at without the lock.
     queued: AtomicUsize,
     numbers: AtomicUsize,
@@ -218,6 +220,9 @@ struct State {
     running: Vec<Arc<Job>>,
     workers: usize,
     idle: usize,
+    /// Whether an idle worker looks for a job without being parked: one at a time, or they would take the cores of
+    /// those that make jobs.
+    is_one_looking: bool,
     /// Workers that were started and have not asked for a job yet.
     starting: usize,
     /// Workers whose jobs wait for other jobs, and such as do not stop: others take their place.
@@ -225,7 +230,6 @@ struct State {
     /// Workers that have room for more jobs beside those that wait.
     roomy: Vec<Listener>,
     watchers: Vec<Listener>,
-    is_closing: bool,
     done: u64,
     failed: u64,
     cancelled: u64,
@@ -250,6 +254,7 @@ impl Crew {
             make_executor,
             state: Mutex::default(),
             work_came: Condvar::new(),
+            is_closing: AtomicBool::new(false),
             queued: AtomicUsize::new(0),
             numbers: AtomicUsize::new(0),
         })
@@ -263,7 +268,7 @@ impl Crew {
         let state = self.lock();
         Figures {
             workers: state.workers,
-            idle: state.idle,
+            idle: state.idle + usize::from(state.is_one_looking),
             queued: state.queue.iter().filter(|assignment| assignment.job().is_queued()).count(),
             running: state.running.len(),
             done: state.done,
@@ -279,13 +284,15 @@ impl Crew {
 
     fn is_full(&self, state: &State) -> bool {
         let startable = self.limit(state).saturating_sub(state.workers);
-        let room = self.settings.queue.saturating_add(state.idle + state.starting + startable + state.roomy.len());
+        let room = self.settings.queue.saturating_add(
+            state.idle + usize::from(state.is_one_looking) + state.starting + startable + state.roomy.len(),
+        );
         state.queue.len() >= room
     }
 
     fn submit(self: &Arc<Self>, job: &Arc<Job>, is_bound: bool) -> Result<(), Refusal> {
         let mut state = self.lock();
-        if state.is_closing {
+        if self.is_closing.load(Ordering::SeqCst) {
             return Err(Refusal::Closed);
         }
         if is_bound && self.is_full(&state) {
@@ -308,10 +315,11 @@ impl Crew {
 
     /// Sees to it that somebody takes what is queued. One worker is enough to go on.
     fn call_worker(self: &Arc<Self>, mut state: MutexGuard<'_, State>) -> io::Result<()> {
-        if state.idle > 0 {
+        let awake = usize::from(state.is_one_looking);
+        if state.idle > 0 && state.queue.len() > awake {
             self.work_came.notify_one();
         }
-        if state.queue.len() <= state.idle + state.starting {
+        if state.queue.len() <= state.idle + awake + state.starting {
             return Ok(());
         }
         if state.workers >= self.limit(&state) {
@@ -379,8 +387,9 @@ impl Crew {
     }
 
     /// The next job for a worker, which waits for one if told to.
-    pub(super) fn take(&self, wait: bool) -> Next {
+    pub(super) fn take(&self, wait: bool, spinner: &Spinner) -> Next {
         let mut state = self.lock();
+        let mut has_looked = false;
         loop {
             if wait && state.workers > self.limit(&state) {
                 break;
@@ -396,8 +405,17 @@ impl Crew {
             if !wait {
                 return Next::None;
             }
-            if state.is_closing {
+            if self.is_closing.load(Ordering::SeqCst) {
                 break;
+            }
+            if !has_looked && !state.is_one_looking {
+                has_looked = true;
+                state.is_one_looking = true;
+                drop(state);
+                spinner.spin(|| self.queued.load(Ordering::Relaxed) > 0 || self.is_closing.load(Ordering::Relaxed));
+                state = self.lock();
+                state.is_one_looking = false;
+                continue;
             }
             state.idle += 1;
             // Where nothing may wait in the queue, there is room only now.
@@ -410,6 +428,10 @@ impl Crew {
             }
         }
         state.workers -= 1;
+        if !state.queue.is_empty() {
+            // It may have been this one that was called for it.
+            self.work_came.notify_one();
+        }
         Next::Leave
     }
 
@@ -475,8 +497,11 @@ impl Crew {
 
     /// Tells those that wait for it that nothing is left to do.
     pub(super) fn tell_if_done(&self) {
+        if !self.is_closing.load(Ordering::SeqCst) {
+            return;
+        }
         let mut state = self.lock();
-        if state.is_closing && state.is_done() {
+        if state.is_done() {
             let watchers = mem::take(&mut state.watchers);
             drop(state);
             tell(watchers);
@@ -485,7 +510,7 @@ impl Crew {
 
     fn close(&self) {
         let mut state = self.lock();
-        state.is_closing = true;
+        self.is_closing.store(true, Ordering::SeqCst);
         // Those that wait for room need not any more.
         let watchers = mem::take(&mut state.watchers);
         drop(state);
@@ -630,7 +655,7 @@ mod tests {
         let pool = pool(1, |_| {});
         for _ in 0..3 {
             let outcome = outcomes(&pool, &[b"die"]).remove(0);
-            assert!(matches!(outcome, Outcome::Failed(Failure { kind: "lost", .. })));
+            assert!(matches!(outcome, Outcome::Failed(ref failure) if failure.kind == "lost"));
         }
         assert_eq!(results(outcomes(&pool, &[b"live"])), [b"live"]);
         assert_eq!(pool.figures().failed, 3);
@@ -720,10 +745,9 @@ mod tests {
             told.extend(completions.take().into_iter().filter(|completion| completion.number > 0));
             told.len() == 9
         });
-        assert!(
-            told.iter()
-                .any(|completion| matches!(completion.outcome, Outcome::Failed(Failure { kind: "cancelled", .. })))
-        );
+        assert!(told.iter().any(
+            |completion| matches!(completion.outcome, Outcome::Failed(ref failure) if failure.kind == "cancelled")
+        ));
         wait_until(|| pool.figures().workers == 0);
     }
 }

@@ -1,20 +1,21 @@
 //! What a worker has to do with its pool: it takes jobs and hands in what they came to.
 
 use std::cell::{Cell, RefCell};
-use std::collections::HashMap;
 use std::fmt;
 use std::sync::Arc;
 
 use super::job::{Assignment, Completion, Ending, Failure, Interrupt, Outcome, Request, RunNumber};
 use super::pool::{Crew, Next, Pool, Settings};
-use crate::runtime::CompletionQueue;
+use crate::runtime::{CompletionQueue, Spinner};
 
 /// The place of a worker in its pool. Jobs that were not handed in when it is dropped are lost.
 pub struct Seat {
     crew: Arc<Crew>,
     runs: Cell<RunNumber>,
-    running: RefCell<HashMap<RunNumber, Assignment>>,
+    /// What was taken and not handed in. It is few.
+    running: RefCell<Vec<(RunNumber, Assignment)>>,
     interrupt: RefCell<Option<Arc<dyn Interrupt>>>,
+    spinner: Spinner,
 }
 
 impl fmt::Debug for Seat {
@@ -35,7 +36,13 @@ pub enum Taken {
 
 impl Seat {
     pub(super) fn new(crew: Arc<Crew>) -> Self {
-        Seat { crew, runs: Cell::new(0), running: RefCell::default(), interrupt: RefCell::default() }
+        Seat {
+            crew,
+            runs: Cell::new(0),
+            running: RefCell::default(),
+            interrupt: RefCell::default(),
+            spinner: Spinner::default(),
+        }
     }
 
     /// What the pool is like.
@@ -56,7 +63,7 @@ impl Seat {
     /// The next job; waits for one if told to.
     pub fn take(&self, wait: bool) -> Taken {
         loop {
-            let assignment = match self.crew.take(wait) {
+            let assignment = match self.crew.take(wait, &self.spinner) {
                 Next::Job(assignment) => assignment,
                 Next::None => return Taken::Nothing,
                 Next::Leave => return Taken::Leave,
@@ -65,7 +72,7 @@ impl Seat {
             self.runs.set(run);
             match assignment.start(run, self.interrupt.borrow().clone()) {
                 Some(request) => {
-                    self.running.borrow_mut().insert(run, assignment);
+                    self.running.borrow_mut().push((run, assignment));
                     return Taken::Job(run, request);
                 }
                 None => {
@@ -78,8 +85,10 @@ impl Seat {
 
     /// Hands a job in.
     pub fn end(&self, run: RunNumber, outcome: Outcome) {
-        let assignment = self.running.borrow_mut().remove(&run);
-        if let Some(assignment) = assignment {
+        let mut running = self.running.borrow_mut();
+        let position = running.iter().position(|(number, _)| *number == run);
+        if let Some((_, assignment)) = position.map(|position| running.swap_remove(position)) {
+            drop(running);
             self.hand_in(assignment, outcome);
         }
     }
@@ -90,7 +99,7 @@ impl Seat {
     }
 
     /// Fails the next job, as there is no executor that could run it.
-    pub fn fail_next(&self, failure: Failure) {
+    pub fn fail_next(&self, failure: Box<Failure>) {
         if let Taken::Job(run, _) = self.take(false) {
             self.end(run, Outcome::Failed(failure));
         }
@@ -121,8 +130,7 @@ impl Seat {
     }
 
     fn hand_in(&self, assignment: Assignment, outcome: Outcome) {
-        let job = Arc::clone(assignment.job());
-        assignment.end(outcome, |ending| self.crew.note_end(&job, ending));
+        assignment.end(outcome, |job, ending| self.crew.note_end(job, ending));
         self.crew.tell_if_done();
     }
 }

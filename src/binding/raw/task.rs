@@ -127,12 +127,14 @@ unsafe fn seconds(state: *mut ffi::lua_State) -> Option<Delay> {
     }
 }
 
-/// `origin()`: the line of the user's function that runs, as a number for `describe`.
+/// `origin([is_job])`: the line of the user's function that runs, as a number for `describe`.
 unsafe extern "C-unwind" fn origin(state: *mut ffi::lua_State) -> c_int {
     // SAFETY: the upvalues are as `with_table` sets them. No local of this frame has a destructor.
     unsafe {
         let Some(vm) = vm(state) else { return 0 };
-        ffi::lua_pushnumber(state, capture_origin(state, vm, 2).of_task().0 as f64);
+        let is_job = ffi::lua_toboolean(state, 1) != 0;
+        let place = capture_origin(state, vm, 2);
+        ffi::lua_pushnumber(state, if is_job { place.of_job() } else { place.of_task() }.0 as f64);
         1
     }
 }

@@ -16,8 +16,11 @@ mod timer;
 mod turn;
 mod worker;
 
+use std::collections::BTreeMap;
 use std::rc::Rc;
+use std::sync::{Arc, Mutex};
 
+use mlua::chunk::ChunkMode;
 use mlua::{Function, IntoLuaMulti, Lua, Result, Table};
 
 use crate::vm::Vm;
@@ -113,11 +116,12 @@ fn load(lua: &Lua) -> Result<Table> {
     raw::task::add_functions(lua, &natives.vm, &natives.table, &callbacks, &waiting)?;
     natives.table.raw_set("callbacks", callbacks)?;
     natives.table.raw_set("waiting", waiting)?;
-    let load_part = lua.create_function(|lua, (name, arguments): (String, mlua::MultiValue)| {
+    let load_chunk = if worker.is_some() { worker_chunk } else { chunk };
+    let load_part = lua.create_function(move |lua, (name, arguments): (String, mlua::MultiValue)| {
         let (_, source) = PARTS.iter().find(|(part, _)| *part == name).ok_or_else(|| mlua::Error::runtime(&name))?;
-        chunk(lua, &name, source)?.call::<mlua::Value>(arguments)
+        load_chunk(lua, &name, source)?.call::<mlua::Value>(arguments)
     })?;
-    let init = chunk(lua, "init.lua", include_str!("../../lua/init.lua"))?;
+    let init = load_chunk(lua, "init.lua", include_str!("../../lua/init.lua"))?;
     let (module, load_class, load_worker_tasks): (Table, Function, Function) =
         init.call((&natives.table, load_part))?;
     shared::set_classes(lua, load_class)?;
@@ -128,8 +132,26 @@ fn load(lua: &Lua) -> Result<Table> {
     Ok(module)
 }
 
-fn chunk(lua: &Lua, name: &str, source: &str) -> Result<Function> {
+fn chunk(lua: &Lua, name: &str, source: &'static str) -> Result<Function> {
     lua.load(source).set_name(format!("=[scheduler]/{name}")).into_function()
+}
+
+/// As [`chunk`], for the states of workers. They are many, and to compile takes longer than all else that a worker needs
+/// to begin: so it is done once.
+fn worker_chunk(lua: &Lua, name: &str, source: &'static str) -> Result<Function> {
+    // By the addresses of the sources.
+    static COMPILED: Mutex<BTreeMap<usize, Arc<[u8]>>> = Mutex::new(BTreeMap::new());
+    // A thread of a forked parent may hold the lock for ever: it is worth no wait.
+    let compiled = COMPILED.try_lock().ok().and_then(|compiled| compiled.get(&source.as_ptr().addr()).cloned());
+    if let Some(bytecode) = compiled {
+        return lua.load(&*bytecode).set_mode(ChunkMode::Binary).into_function();
+    }
+    let function = chunk(lua, name, source)?;
+    let bytecode = function.dump(false);
+    if let Ok(mut compiled) = COMPILED.try_lock() {
+        compiled.insert(source.as_ptr().addr(), bytecode.into());
+    }
+    Ok(function)
 }
 
 /// The table of natives that is being filled, for one VM.

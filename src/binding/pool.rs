@@ -25,7 +25,9 @@ pub fn default() -> &'static Arc<Pool> {
 }
 
 fn cores() -> usize {
-    thread::available_parallelism().map_or(1, usize::from)
+    // To ask takes long: the system's limits are in files.
+    static CORES: OnceLock<usize> = OnceLock::new();
+    *CORES.get_or_init(|| thread::available_parallelism().map_or(1, usize::from))
 }
 
 pub fn add(natives: &Natives, sender: &Rc<Sender>) -> Result<()> {

@@ -10,7 +10,7 @@ use std::time::Instant;
 
 use mlua::{Error, Function, IntoLuaMulti, Lua, LuaString, MultiValue, Result, Table, Value};
 
-use super::{Parts, chunk, job, open};
+use super::{Parts, job, open, worker_chunk};
 use crate::runtime::CompletionQueue;
 use crate::vm::Vm;
 use crate::vm::interrupt::{InterruptHandle, Interrupter};
@@ -87,7 +87,7 @@ impl WorkerVm {
         lua.set_app_data(Parts { vm, transfer, worker: Some(state.clone()) });
         lua.preload_module("scheduler", lua.create_function(|lua, ()| open(lua))?)?;
         let (work, initialise) =
-            chunk(&lua, "worker.lua", include_str!("../../lua/worker.lua"))?.call((natives, &state))?;
+            worker_chunk(&lua, "worker.lua", include_str!("../../lua/worker.lua"))?.call((natives, &state))?;
         if let Some(limit) = seat.settings().memory_limit {
             lua.set_memory_limit(limit)?;
         }

@@ -476,13 +476,13 @@ describe("the coroutines of a worker", function()
 end)
 
 describe("the signal that interrupts", function()
-  --- Runs a script with a function `cancel_one`, which cancels a job that computes and returns when a worker is free.
+  --- Runs a script with a function `cancel_one`, which cancels a job that computes and returns when that has stopped.
   local function script(source, ...)
     return child.script([[
       local begun = scheduler.shared.atomic(0)
       local function cancel_one()
-        local before = begun:get()
-        local job = scheduler.parallel.run(function(started)
+        local before, pool = begun:get(), scheduler.parallel.pool({ size = 1 })
+        local job = pool:run(function(started)
           if jit then jit.off() jit.flush() end
           started:add(1)
           while true do
@@ -491,8 +491,7 @@ describe("the signal that interrupts", function()
         while begun:get() == before do
         end
         job:cancel()
-        for i = 1, 4 do
-          scheduler.await(scheduler.parallel.run(function() end))
+        while pool:stats().workers > 0 do
         end
       end
     ]] .. source, ...)

@@ -340,7 +340,7 @@ describe("closing a pool", function()
     pool:run(sleep, 100)
     local message
     task.spawn(function()
-      message = select(2, pcall(pool.run, pool, nap, 1))
+      message = select(2, scheduler.pcall(pool.run, pool, nap, 1))
     end)
     pool:close(0)
     assert.is_true(wait_until(function()

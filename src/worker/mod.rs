@@ -4,15 +4,17 @@
 //! [`Seat`].
 
 pub mod bytecode;
+pub mod crew;
 pub mod job;
 pub mod pool;
 pub mod seat;
 pub mod shared;
 
 pub use bytecode::Bytecode;
+pub use crew::Executor;
 pub use job::{
     Completion, Environment, Failure, Interrupt, Job, JobNumber, Mapped, Message, Outcome, Request, RunNumber, Waker,
 };
-pub use pool::{Executor, Pool, Refusal, Settings};
+pub use pool::{Pool, Refusal, Settings};
 pub use seat::{Seat, Taken};
 pub use shared::Handle;

@@ -4,8 +4,9 @@ use std::cell::{Cell, RefCell};
 use std::fmt;
 use std::sync::Arc;
 
+use super::crew::{Crew, Next};
 use super::job::{Assignment, Completion, Ending, Failure, Interrupt, Outcome, Request, RunNumber};
-use super::pool::{Crew, Next, Pool, Settings};
+use super::pool::{Pool, Settings};
 use crate::runtime::{CompletionQueue, Spinner};
 
 /// The place of a worker in its pool. Jobs that were not handed in when it is dropped are lost.

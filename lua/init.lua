@@ -43,6 +43,15 @@ function scheduler.stats()
   return stats
 end
 
+--- Notes the name of a field, and of the functions in it: under that it crosses to workers, which have their own.
+local function note_name(name, field)
+  local names = native.own_names
+  if type(field) == "function" or type(field) == "table" then names[field] = name end
+  for key, value in pairs(type(field) == "table" and field or {}) do
+    if type(value) == "function" then names[value] = name .. "." .. key end
+  end
+end
+
 -- What not every program needs is loaded when it is asked for: it would take longer than all the rest.
 
 local function once(load)
@@ -81,11 +90,16 @@ promise_list = once(function()
   return load_part("promise_list.lua", native, compat, check, promise(), awaitable(), promise_error())
 end)
 
+local parallel
+
 --- The class of promises. Whatever gives a program a promise has to load it, for the methods.
 local promise_class = once(function()
-  return load_part(
+  promise().load_jobs = parallel
+  local class = load_part(
     "promise_class.lua", native, compat, check, timer, task(), promise(), promise_list(), awaitable(), promise_error()
   )
+  note_name("Promise", class)
+  return class
 end)
 
 local scope = once(function()
@@ -101,7 +115,7 @@ local shared_mutex = once(function()
   return load_part("shared_mutex.lua", native, check, wait, waiters, outcome, loop, task(), protected_call)
 end)
 
-local parallel = once(function()
+parallel = once(function()
   promise_class()
   return load_part("parallel.lua", native, compat, check, errors, wait, waiters, loop, promise())
 end)
@@ -211,15 +225,6 @@ local makers = {
     return load_part("queue.lua", check, errors, wait, waiters, fifo)
   end,
 }
-
---- Notes the name of a field, and of the functions in it: under that it crosses to workers, which have their own.
-local function note_name(name, field)
-  local names = native.own_names
-  if type(field) == "function" or type(field) == "table" then names[field] = name end
-  for key, value in pairs(type(field) == "table" and field or {}) do
-    if type(value) == "function" then names[value] = name .. "." .. key end
-  end
-end
 
 for name, field in pairs(scheduler) do
   note_name(name, field)

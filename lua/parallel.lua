@@ -155,6 +155,13 @@ end
 
 loop.cancel_job = parallel.cancel
 
+--- Lets a promise wait for the job of another VM.
+function parallel.join(self, job)
+  local number = native.join_job(job)
+  self.origin, self.co = "a job of another VM", number
+  jobs[number] = self
+end
+
 --- `parallel.run` and `pool:run`; `pool` is false for the default one.
 function parallel.run_in(pool, fn, ...)
   if type(fn) ~= "function" then check.bad_argument(1, "run", "function", fn) end

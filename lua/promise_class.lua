@@ -2,7 +2,8 @@
 
 local native, compat, check, timer, task, promise, lists, awaitable, Error = ...
 
-local getmetatable, pairs, random, select, type = getmetatable, pairs, math.random, select, type
+local error, getmetatable, pairs, random = error, getmetatable, pairs, math.random
+local select, type = select, type
 local pack, unpack = compat.pack, compat.unpack
 local new, resolve, reject, start, chain = promise.new, promise.resolve, promise.reject, promise.start, promise.chain
 local origin_here, bad_argument, callable = native.origin, check.bad_argument, check.callable
@@ -282,6 +283,37 @@ end
 function methods:now(value)
   if self.status == RESOLVED then return chain(self) end
   return Promise.reject(rejection(self, "NotResolvedInTime", "not resolved yet", value))
+end
+
+-- On the way to other VMs ---------------------------------------------------------------------------------------------
+
+--- Makes a promise of another VM anew: by what it was settled with, or as one that waits for the same job.
+function Promise.__arrive(status, ...)
+  local self = promise.new(nil)
+  if status == RESOLVED then
+    promise.fulfil(self, ...)
+  elseif status == promise.REJECTED then
+    promise.reject(self, ...)
+    -- It is reported where it comes from.
+    self.is_handled = true
+  elseif status == promise.CANCELLED then
+    promise.cancel(self, ...)
+  else
+    promise.load_jobs().join(self, ...)
+  end
+  return self
+end
+
+--- What makes it anew.
+function methods:__transfer()
+  local status = self.status
+  if status == promise.CANCELLED then return Promise.__arrive, status, self.value.reason end
+  if status ~= promise.STARTED then return Promise.__arrive, status, promise.values_of(self) end
+  local job = type(self.co) == "number" and native.share_job(self.co)
+  if not job then error("a promise that is pending, and not that of a job", 0) end
+  -- Its failure is heard of there.
+  self.is_handled = true
+  return Promise.__arrive, status, job
 end
 
 return Promise

@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use mlua::{AnyUserData, IntoLuaMulti, Lua, MultiValue, Result, Table, UserData, Value};
 
+use super::shared::{JobHandle, This};
 use super::{Natives, pool};
 use crate::vm::Vm;
 use crate::vm::transfer::{Transfer, decode, encode, words};
@@ -54,6 +55,10 @@ pub fn add(natives: &Natives, transfer: &Rc<Transfer>, sender: &Rc<Sender>) -> R
             Err(refused) => (None, Some(refused.to_string())),
         }
     })?;
+    natives.add("share_job", |lua, vm, number: JobNumber| {
+        vm.share_job(number).and_then(|job| lua.create_userdata(JobHandle(job)).ok())
+    })?;
+    natives.add("join_job", |_, vm, job: This<JobHandle>| Some(vm.join_job(&job.left()?.0)))?;
     natives.add("cancel_job", |_, vm, number: JobNumber| vm.cancel_job(number))?;
     let (vm, transfer) = (Rc::clone(&natives.vm), Rc::clone(transfer));
     let next_completion = natives.lua.create_function(move |lua, ()| match vm.next_completion() {

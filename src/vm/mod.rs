@@ -71,7 +71,8 @@ pub struct Vm {
 #[derive(Debug)]
 struct Sent {
     job: Arc<Job>,
-    pool: Arc<Pool>,
+    /// None for the job of another VM, which this one waits for as well.
+    pool: Option<Arc<Pool>>,
 }
 
 /// What a turn finds when it begins.
@@ -181,7 +182,11 @@ impl Vm {
         let completion = self.taken.borrow_mut().pop_front()?;
         match completion.outcome {
             Outcome::Woken => self.places.woken(completion.number),
-            Outcome::Done(_) | Outcome::Failed(_) => drop(self.jobs.borrow_mut().remove(&completion.number)),
+            Outcome::Done(_) | Outcome::Failed(_) => {
+                if let Some(Sent { job, .. }) = self.jobs.borrow_mut().remove(&completion.number) {
+                    job.tell_others(|| completion.outcome.clone());
+                }
+            }
             Outcome::Interrupted | Outcome::Changed => {}
         }
         Some(completion)
@@ -288,7 +293,7 @@ impl Vm {
         let job = Job::new(number, &self.process.borrow().completions, request);
         pool.submit(&job, !self.works_for(pool))?;
         self.jobs_sent.set(number);
-        self.jobs.borrow_mut().insert(number, Sent { job, pool: Arc::clone(pool) });
+        self.jobs.borrow_mut().insert(number, Sent { job, pool: Some(Arc::clone(pool)) });
         Ok(number)
     }
 
@@ -300,9 +305,29 @@ impl Vm {
     /// Cancels a job of this VM: nothing comes of it any more.
     pub fn cancel_job(&self, number: JobNumber) {
         let sent = self.jobs.borrow_mut().remove(&number);
-        if let Some(Sent { job, pool }) = sent {
-            pool.cancel(&job);
+        match sent {
+            Some(Sent { job, pool: Some(pool) }) => pool.cancel(&job),
+            Some(Sent { job, pool: None }) => job.leave(number, &self.process.borrow().completions),
+            None => {}
         }
+    }
+
+    /// A job of this VM, for others to wait for.
+    pub fn share_job(&self, number: JobNumber) -> Option<Arc<Job>> {
+        let jobs = self.jobs.borrow();
+        let job = &jobs.get(&number)?.job;
+        job.share();
+        Some(Arc::clone(job))
+    }
+
+    /// Waits for the job of another VM; returns its number here.
+    pub fn join_job(&self, job: &Arc<Job>) -> JobNumber {
+        self.leave_parent_process();
+        let number = self.jobs_sent.get() + 1;
+        self.jobs_sent.set(number);
+        self.jobs.borrow_mut().insert(number, Sent { job: Arc::clone(job), pool: None });
+        job.join(number, &self.process.borrow().completions);
+        number
     }
 
     /// The number of jobs whose outcome is still to come.
@@ -409,7 +434,9 @@ impl Drop for Vm {
         self.process.borrow().completions.close();
         // Nobody waits for them any more.
         for (_, Sent { job, pool }) in self.jobs.take() {
-            pool.cancel(&job);
+            if let Some(pool) = pool {
+                pool.cancel(&job);
+            }
         }
         // After that, so that nothing is handed to this VM any more.
         self.places.leave_all();

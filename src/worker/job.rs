@@ -67,7 +67,7 @@ impl Mapped {
 }
 
 /// What a job ended with.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub enum Outcome {
     /// The results of the function.
     Done(Message),
@@ -82,7 +82,7 @@ pub enum Outcome {
 }
 
 /// Why a job has no results.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct Failure {
     /// `"error"`: the function raised it; `"memory"`: the worker had none left; `"lost"`: the worker died.
     pub kind: &'static str,
@@ -149,6 +149,16 @@ pub struct Job {
     completions: Weak<CompletionQueue<Completion>>,
     /// A std mutex: it is held to look and to take.
     state: Mutex<State>,
+    /// Who wants the outcome besides, once other VMs have heard of the job.
+    others: Mutex<Option<Others>>,
+}
+
+/// VMs that wait for the job of another one.
+#[derive(Debug, Default)]
+struct Others {
+    waiting: Vec<(JobNumber, Weak<CompletionQueue<Completion>>)>,
+    /// For those that come late.
+    outcome: Option<Outcome>,
 }
 
 enum State {
@@ -172,14 +182,18 @@ pub enum Cancelled {
 impl Job {
     /// A job of the VM that takes from `completions`.
     pub fn new(number: JobNumber, completions: &Arc<CompletionQueue<Completion>>, request: Request) -> Arc<Self> {
-        Arc::new(Job { number, completions: Arc::downgrade(completions), state: Mutex::new(State::Queued(request)) })
+        let state = Mutex::new(State::Queued(request));
+        Arc::new(Job { number, completions: Arc::downgrade(completions), state, others: Mutex::new(None) })
     }
 
     /// Sees to it that it does not start, or stops. Nothing is posted for it any more, but for the `notice`.
     pub fn cancel(&self, notice: Option<Outcome>) -> Cancelled {
         let mut state = self.lock();
-        if let (State::Queued(_) | State::Running(..), Some(outcome)) = (&*state, notice) {
-            self.post(outcome);
+        if let State::Queued(_) | State::Running(..) = &*state {
+            self.tell_others(|| Outcome::Failed(Failure::new("cancelled", "the job was cancelled")));
+            if let Some(outcome) = notice {
+                self.post(outcome);
+            }
         }
         match &*state {
             State::Queued(_) => {
@@ -200,6 +214,46 @@ impl Job {
             }
             State::Cancelled | State::Ended => Cancelled::TooLate,
         }
+    }
+
+    /// From now on other VMs may [`Job::join`]. If it has ended a moment ago, its own VM has to tell them.
+    pub fn share(&self) {
+        self.others().get_or_insert_default();
+    }
+
+    /// Posts the outcome to `completions` as well, under this number.
+    pub fn join(&self, number: JobNumber, completions: &Arc<CompletionQueue<Completion>>) {
+        let mut others = self.others();
+        let others = others.get_or_insert_default();
+        match &others.outcome {
+            Some(outcome) => completions.post(Completion { number, outcome: outcome.clone() }),
+            None => others.waiting.push((number, Arc::downgrade(completions))),
+        }
+    }
+
+    /// Takes a [`Job::join`] back.
+    pub fn leave(&self, number: JobNumber, completions: &Arc<CompletionQueue<Completion>>) {
+        if let Some(others) = &mut *self.others() {
+            let is_it = |of: JobNumber, queue: &Weak<_>| of == number && queue.as_ptr() == Arc::as_ptr(completions);
+            others.waiting.retain(|(of, queue)| !is_it(*of, queue));
+        }
+    }
+
+    /// Tells those that have joined, unless they were told.
+    pub fn tell_others(&self, outcome: impl FnOnce() -> Outcome) {
+        let mut others = self.others();
+        let Some(others) = others.as_mut().filter(|others| others.outcome.is_none()) else { return };
+        let outcome = outcome();
+        for (number, completions) in mem::take(&mut others.waiting) {
+            if let Some(completions) = completions.upgrade() {
+                completions.post(Completion { number, outcome: outcome.clone() });
+            }
+        }
+        others.outcome = Some(outcome);
+    }
+
+    fn others(&self) -> MutexGuard<'_, Option<Others>> {
+        self.others.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Whether it may still start.
@@ -291,6 +345,7 @@ impl Assignment {
             State::Ended => {}
             State::Queued(_) | State::Running(..) => {
                 note(&self.0, if matches!(outcome, Outcome::Done(_)) { Ending::Done } else { Ending::Failed });
+                self.0.tell_others(|| outcome.clone());
                 self.0.post(outcome);
             }
         }

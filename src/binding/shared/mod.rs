@@ -16,7 +16,7 @@ use mlua::{AnyUserData, Either, Function, Lua, Result, Table, UserData, UserData
 use super::Natives;
 use crate::vm::channels::Member;
 use crate::vm::transfer::{HAS_INTEGERS, Transfer};
-use crate::worker::{Handle, Pool, shared};
+use crate::worker::{Handle, Job, Pool, shared};
 
 /// In the registry: a function that returns the metatable's fields for the name of a class.
 const CLASSES: &str = "scheduler.classes";
@@ -45,6 +45,10 @@ struct Dictionary(Arc<shared::Table>);
 struct Mutex(Arc<shared::Mutex>);
 /// Not shared memory, but it crosses as that does.
 pub struct PoolHandle(pub Arc<Pool>);
+/// That of a job, on its way to another VM inside its promise.
+pub struct JobHandle(pub Arc<Job>);
+
+impl UserData for JobHandle {}
 struct Channel(Rc<Member>);
 
 impl UserData for Atomic {
@@ -106,7 +110,8 @@ pub fn to_handle(lua: &Lua, value: &Value) -> Option<Handle> {
         Some(Handle::Mutex(Arc::clone(&mutex.0)))
     } else {
         let pool = userdata.borrow::<PoolHandle>().ok().map(|pool| Handle::Pool(Arc::clone(&pool.0)));
-        pool.or_else(|| channel::to_handle(lua, userdata))
+        let job = || userdata.borrow::<JobHandle>().ok().map(|job| Handle::Job(Arc::clone(&job.0)));
+        pool.or_else(job).or_else(|| channel::to_handle(lua, userdata))
     }
 }
 
@@ -121,6 +126,7 @@ pub fn from_handle(lua: &Lua, handle: Handle) -> Result<Value> {
         Handle::Table(table) => (Arc::as_ptr(table).addr(), 0, 0),
         Handle::Mutex(mutex) => (Arc::as_ptr(mutex).addr(), 0, 0),
         Handle::Pool(pool) => (Arc::as_ptr(pool).addr(), 0, 0),
+        Handle::Job(job) => (Arc::as_ptr(job).addr(), 0, 0),
         Handle::Channel(hold) => (Arc::as_ptr(hold.channel()).addr(), 0, 0),
     };
     let key = lua.create_string([address, start, len].map(usize::to_ne_bytes).concat())?;
@@ -133,6 +139,7 @@ pub fn from_handle(lua: &Lua, handle: Handle) -> Result<Value> {
         Handle::Table(table) => lua.create_userdata(Dictionary(table))?,
         Handle::Mutex(mutex) => lua.create_userdata(Mutex(mutex))?,
         Handle::Pool(pool) => lua.create_userdata(PoolHandle(pool))?,
+        Handle::Job(job) => lua.create_userdata(JobHandle(job))?,
         Handle::Channel(hold) => channel::create(lua, hold)?,
     };
     arrived.raw_set(key, &userdata)?;

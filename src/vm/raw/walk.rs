@@ -301,6 +301,12 @@ impl Walk {
             if ffi::lua_getmetatable(state, OBJECT) == 0 {
                 self.tag(Tag::Nil);
             } else {
+                ffi::lua_pushstring(state, c"__transfer".as_ptr());
+                ffi::lua_rawget(state, -2);
+                if ffi::lua_type(state, -1) != ffi::LUA_TNIL {
+                    return Err(Stop::Special);
+                }
+                ffi::lua_pop(state, 1);
                 self.module_or(state).map_err(|reason| Stop::Refused(Found::Metatable, reason))?;
                 ffi::lua_pop(state, 1);
             }

@@ -17,7 +17,7 @@ pub use channel::Hold;
 pub use mutex::Mutex;
 pub use table::Table;
 
-use super::Pool;
+use super::{Job, Pool};
 
 /// Something shared, on its way between VMs.
 #[derive(Clone, Debug)]
@@ -32,6 +32,8 @@ pub enum Handle {
     Mutex(Arc<Mutex>),
     /// Workers.
     Pool(Arc<Pool>),
+    /// What a worker is at.
+    Job(Arc<Job>),
     /// Messages.
     Channel(Hold),
 }

@@ -128,8 +128,8 @@ end
 
 parallel.tell_paths = tell_paths
 
---- Sends a job by one of the natives for that, once there is room in the queue. Returns its number and how many bytes it
---- took; or nil, nil and why it cannot be sent.
+--- Sends a job by one of the natives for that, once there is room in the queue. Returns its number and how many bytes
+--- it took; or nil, nil and why it cannot be sent.
 function parallel.send(pool, submit, ...)
   if package.path ~= path or package.cpath ~= cpath then tell_paths() end
   local line = rooms[pool]

@@ -1,6 +1,6 @@
 -- What a worker does: it takes jobs and runs them one after the other, in a coroutine that is used again as long as
--- they neither wait nor fail. The coroutine of a job that does is that job's, and `worker_tasks.lua` looks after it, which
--- is loaded with the rest of the module for the first of its kind, or when a job requires the module.
+-- they neither wait nor fail. The coroutine of a job that does is that job's, and `worker_tasks.lua` looks after it,
+-- which is loaded with the rest of the module for the first of its kind, or when a job requires the module.
 --
 -- A part of a map is a job as well: its values are `first`, the position of the first value in the map, then whether to
 -- go on after an error, then the values to call the function with. It ends with the seconds that it took, the list of

@@ -21,6 +21,9 @@ function tasks.finish(hand_in, run, result)
   ended[#ended + 1] = { hand_in = hand_in, run = run, result = result }
 end
 
+--- While a job is interrupted, whatever of it runs raises, timers too: nobody has to hear of that.
+errors.is_expected = job_natives.is_stopping
+
 --- Whether an error says that there was no memory left. Lua raises a string, mlua an object.
 local function is_out_of_memory(err, text)
   return err == "not enough memory" or type(err) == "userdata" and find(text, "not enough memory", 1, true) ~= nil

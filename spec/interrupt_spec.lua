@@ -475,6 +475,75 @@ describe("the coroutines of a worker", function()
   end)
 end)
 
+describe("cancelling a job that waits", function()
+  it("lets it clean up, and compute for that", function()
+    local cleaned = scheduler.shared.atomic(0)
+    local job = run(function(started, done)
+      local inner = require("scheduler")
+      started:add(1)
+      local _, err = inner.pcall(inner.task.wait, 100)
+      local sum = 0
+      for i = 1, 1e5 do
+        sum = sum + i
+      end
+      done:set(err.kind == "cancelled" and 1 or 2)
+    end, begun, cleaned)
+    local before = begun:get()
+    wait_for(function()
+      return begun:get() > before or pool:stats().running == 1
+    end)
+    scheduler.task.wait(0.02)
+    job:cancel()
+    wait_for(all_workers_are_free)
+    assert.are.equal(1, cleaned:get())
+  end)
+
+  it("ends one that catches that, and computes without an end", function()
+    is_stopped(function(started)
+      local inner = require("scheduler")
+      started:add(1)
+      inner.pcall(inner.task.wait, 100)
+      while true do
+      end
+    end)
+  end)
+
+  it("ends one that catches that over and over", function()
+    is_stopped(function(started)
+      local inner = require("scheduler")
+      started:add(1)
+      while true do
+        inner.pcall(inner.task.wait, 0.001)
+      end
+    end)
+  end)
+
+  it("ends one whose timers and microtasks compute, and reports nothing", function()
+    local result = child.script([[
+      local pool = scheduler.parallel.pool({ size = 1 })
+      local begun = scheduler.shared.atomic(0)
+      for _, queue in ipairs({ "setTimeout", "queueMicrotask" }) do
+        local before = begun:get()
+        local job = pool:run(function(started, name)
+          local inner = require("scheduler")
+          inner[name](function()
+            if jit then jit.off() jit.flush() end
+            started:add(1)
+            while true do
+            end
+          end)
+          inner.task.wait(1000)
+        end, begun, queue)
+        while begun:get() == before do end
+        job:cancel()
+        while pool:stats().workers > 0 do end
+      end
+      print("ended")
+    ]])
+    assert.are.same({ code = 0, out = "ended\n", err = "" }, result)
+  end)
+end)
+
 describe("the signal that interrupts", function()
   --- Runs a script with a function `cancel_one`, which cancels a job that computes and returns when that has stopped.
   local function script(source, ...)

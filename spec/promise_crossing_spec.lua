@@ -1,6 +1,6 @@
 local scheduler = require("scheduler")
 
-local run, task, Promise = scheduler.parallel.run, scheduler.task, scheduler.Promise
+local run, Promise = scheduler.parallel.run, scheduler.Promise
 
 --- What another VM sees of a promise.
 local function look(promise)

@@ -8,7 +8,7 @@ use std::rc::Rc;
 use std::sync::{Arc, Weak};
 use std::time::Instant;
 
-use mlua::{Error, Function, IntoLuaMulti, Lua, LuaString, MultiValue, Result, Table, Value};
+use mlua::{Error, FromLuaMulti, Function, IntoLuaMulti, Lua, LuaString, MultiValue, Result, Table, Value};
 
 use super::{Parts, job, open, worker_chunk};
 use crate::runtime::CompletionQueue;
@@ -119,36 +119,26 @@ impl Executor for WorkerVm {
 
 impl Worker {
     fn natives(self: &Rc<Self>, lua: &Lua) -> Result<Table> {
-        let table = lua.create_table()?;
-        let add = |name: &str, function: Function| table.raw_set(name, function);
-        let worker = || Rc::clone(self);
-        let this = worker();
-        add("take", lua.create_function(move |lua, wait: bool| this.take(lua, wait))?)?;
-        let this = worker();
-        add("done", lua.create_function(move |lua, (run, list): (RunNumber, Table)| this.done(lua, run, &list))?)?;
-        let this = worker();
-        add("fail", lua.create_function(move |lua, failed: Failed| this.fail(lua, failed))?)?;
-        let this = worker();
-        add("mapped_function", lua.create_function(move |lua, run: RunNumber| this.mapped_function(lua, run))?)?;
-        let this = worker();
-        add("elapsed", lua.create_function(move |_, run: RunNumber| Ok(this.elapsed(run)))?)?;
-        let this = worker();
-        let refusal = move |lua: &Lua, value: Value| {
-            let list = lua.create_table()?;
-            list.raw_set(1, value)?;
-            Ok(encode(lua, &this.transfer, "result", &list, 1).err().map(|refused| refused.to_string()))
-        };
-        add("refusal", lua.create_function(refusal)?)?;
-        let this = worker();
-        add("has_jobs", lua.create_function(move |_, ()| Ok(this.seat.has_queued()))?)?;
-        let this = worker();
-        add("waits", lua.create_function(move |_, run: RunNumber| Ok(this.waits(run)))?)?;
-        let this = worker();
-        add("is_fit", lua.create_function(move |_, ()| Ok(!this.is_unfit.get()))?)?;
-        let this = worker();
-        add("give_up", lua.create_function(move |_, ()| Ok(this.is_unfit.set(true)))?)?;
-        add("load", lua.create_function(|lua, ()| open(lua).map(drop))?)?;
-        Ok(table)
+        let natives = Natives { lua, worker: self, table: lua.create_table()? };
+        natives.add("take", |lua, worker, wait: bool| worker.take(lua, wait))?;
+        natives.add("done", |lua, worker, (run, list): (RunNumber, Table)| worker.done(lua, run, &list))?;
+        natives.add("fail", |lua, worker, failed: Failed| worker.fail(lua, failed))?;
+        natives.add("refusal", |lua, worker, value: Value| worker.refusal(lua, value))?;
+        natives.add("mapped_function", |lua, worker, run: RunNumber| worker.mapped_function(lua, run))?;
+        natives.add("elapsed", |_, worker, run: RunNumber| Ok(worker.elapsed(run)))?;
+        natives.add("has_jobs", |_, worker, ()| Ok(worker.seat.has_queued()))?;
+        natives.add("is_fit", |_, worker, ()| Ok(!worker.is_unfit.get()))?;
+        natives.add("give_up", |_, worker, ()| {
+            worker.is_unfit.set(true);
+            Ok(())
+        })?;
+        natives.add("is_stopping", |_, worker, ()| Ok(worker.interrupter.is_stopping()))?;
+        natives.add("waits", |_, worker, run: RunNumber| {
+            worker.waits(run);
+            Ok(())
+        })?;
+        natives.add("load", |lua, _, ()| open(lua).map(drop))?;
+        Ok(natives.table)
     }
 
     /// The next job: its number, its call, and the id of its function if it is a part of a map. False if there is none
@@ -227,6 +217,13 @@ impl Worker {
         }
     }
 
+    /// Why a result cannot cross, if it cannot.
+    fn refusal(&self, lua: &Lua, value: Value) -> Result<Option<String>> {
+        let list = lua.create_table()?;
+        list.raw_set(1, value)?;
+        Ok(encode(lua, &self.transfer, "result", &list, 1).err().map(|refused| refused.to_string()))
+    }
+
     fn fail(&self, lua: &Lua, (run, kind, message, traceback, value, position): Failed) -> Result<()> {
         // The error itself is left out where it cannot cross.
         let value = value.and_then(|list| encode(lua, &self.transfer, "error", &list, 1).ok());
@@ -273,6 +270,24 @@ impl Worker {
     }
 }
 
+/// The table of natives that is being filled, for one worker.
+struct Natives<'a> {
+    lua: &'a Lua,
+    worker: &'a Rc<Worker>,
+    table: Table,
+}
+
+impl Natives<'_> {
+    fn add<A, R>(&self, name: &str, native: impl Fn(&Lua, &Worker, A) -> Result<R> + 'static) -> Result<()>
+    where
+        A: FromLuaMulti,
+        R: IntoLuaMulti,
+    {
+        let worker = Rc::clone(self.worker);
+        self.table.raw_set(name, self.lua.create_function(move |lua, arguments| native(lua, &worker, arguments))?)
+    }
+}
+
 /// A job's number, the kind, message and traceback of its error, a list of the error itself, and the position of the
 /// value in a part of a map that it is about.
 type Failed = (RunNumber, LuaString, LuaString, Option<LuaString>, Option<Table>, Option<u32>);
@@ -294,11 +309,12 @@ struct Stopper {
 
 impl Interrupt for Stopper {
     fn interrupt(&self, running: RunNumber) {
-        // One way for what waits, and one for what computes.
+        // One way for what computes, and one for what waits. In this order: what is woken to be told is not interrupted
+        // by a signal that comes after that.
+        self.interrupter.interrupt(running);
         if let Some(completions) = self.completions.upgrade() {
             completions.post(Completion { number: running, outcome: Outcome::Interrupted });
         }
-        self.interrupter.interrupt(running);
     }
 
     fn set_parked(&self, is_parked: bool) {

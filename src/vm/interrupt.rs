@@ -127,6 +127,11 @@ impl Interrupter {
         self.activity.has_waited.store(true, SeqCst);
     }
 
+    /// Whether the job that runs is being interrupted.
+    pub fn is_stopping(&self) -> bool {
+        self.activity.is_stopping.load(SeqCst)
+    }
+
     /// The job that runs; 0 if there is none.
     pub fn token(&self) -> u64 {
         self.activity.token.load(SeqCst)
@@ -345,11 +350,10 @@ unsafe fn push_holder(state: *mut ffi::lua_State, activity: *const Activity) {
 /// freed: in the midst of a job too, if that calls `os.exit`.
 unsafe extern "C-unwind" fn finalize(state: *mut ffi::lua_State) -> c_int {
     // SAFETY: Lua passes the userdata whose metatable this is in, and a program does not get hold of that metatable but
-    // by the debug library. `take` leaves `None`, so that a second call finds nothing. Dropping an `Arc` of a `Activity`
+    // by the debug library. `take` leaves `None`, so that a second call finds nothing. Dropping an `Arc` of an `Activity`
     // does not panic.
-    if let Some(activity) =
-        unsafe { ffi::lua_touserdata(state, 1).cast::<ActivityHolder>().as_mut() }.and_then(Option::take)
-    {
+    let holder = unsafe { ffi::lua_touserdata(state, 1).cast::<ActivityHolder>().as_mut() };
+    if let Some(activity) = holder.and_then(Option::take) {
         activity.close();
     }
     0

@@ -10,6 +10,7 @@ use std::{io, mem, thread};
 use super::job::{Assignment, Cancelled, Completion, Ending, Failure, Job, JobNumber, Outcome};
 use super::pool::{Figures, Refusal, Settings};
 use super::seat::Seat;
+use crate::runtime::background::background;
 use crate::runtime::process::with_signals_blocked;
 use crate::runtime::{CompletionQueue, Spinner};
 
@@ -327,7 +328,7 @@ impl Crew {
                     self.sweep(state);
                 }
             }
-            Cancelled::Running => {
+            Cancelled::Running(stop) => {
                 if state.forget(job) {
                     state.cancelled += 1;
                     state.blocked += 1;
@@ -335,6 +336,10 @@ impl Crew {
                     // If no thread can be started, the jobs wait for a worker that gets free.
                     let _ = self.call_worker(state);
                     self.tell_if_done();
+                    // Where no thread can be started, it was asked once.
+                    if let Ok(background) = background() {
+                        background.spawn(stop.insist(Arc::downgrade(job)));
+                    }
                 }
             }
         }

@@ -2,6 +2,7 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::time::Duration;
 use std::{fmt, mem};
 
 use super::bytecode::Bytecode;
@@ -169,14 +170,43 @@ enum State {
 }
 
 /// What cancelling has come to.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Cancelled {
     /// It will never start.
     Queued,
     /// It was running, and was told to stop.
-    Running,
+    Running(Stop),
     /// It had ended.
     TooLate,
+}
+
+/// By what a job that runs is told to stop.
+#[derive(Clone)]
+pub struct Stop {
+    run: RunNumber,
+    interrupt: Option<Arc<dyn Interrupt>>,
+}
+
+impl Stop {
+    fn ask(&self) {
+        if let Some(interrupt) = &self.interrupt {
+            interrupt.interrupt(self.run);
+        }
+    }
+
+    /// Asks again and again until the job has ended: it may have caught what it was told, and go on.
+    pub async fn insist(self, job: Weak<Job>) {
+        const FIRST: Duration = Duration::from_millis(100);
+        const LONGEST: Duration = Duration::from_secs(1);
+        let mut wait = FIRST;
+        loop {
+            tokio::time::sleep(wait).await;
+            match job.upgrade() {
+                Some(job) if matches!(*job.lock(), State::Cancelled) => self.ask(),
+                _ => return,
+            }
+            wait = (2 * wait).min(LONGEST);
+        }
+    }
 }
 
 impl Job {
@@ -204,13 +234,11 @@ impl Job {
                 Cancelled::Queued
             }
             State::Running(run, interrupt) => {
-                let (run, interrupt) = (*run, interrupt.clone());
+                let stop = Stop { run: *run, interrupt: interrupt.clone() };
                 *state = State::Cancelled;
                 drop(state);
-                if let Some(interrupt) = interrupt {
-                    interrupt.interrupt(run);
-                }
-                Cancelled::Running
+                stop.ask();
+                Cancelled::Running(stop)
             }
             State::Cancelled | State::Ended => Cancelled::TooLate,
         }

@@ -24,9 +24,12 @@ end
 --- While a job is interrupted, whatever of it runs raises, timers too: nobody has to hear of that.
 errors.is_expected = job_natives.is_stopping
 
---- Whether an error says that there was no memory left. Lua raises a string, mlua an object.
+--- Whether an error says that there was no memory left. Lua raises a string, the buffers of 5.3 one of their own, which
+--- begins with a line, and mlua an object.
 local function is_out_of_memory(err, text)
-  return err == "not enough memory" or type(err) == "userdata" and find(text, "not enough memory", 1, true) ~= nil
+  if err == "not enough memory" then return true end
+  if type(err) == "userdata" then return find(text, "not enough memory", 1, true) ~= nil end
+  return type(err) == "string" and find(err, "not enough memory for buffer allocation$") ~= nil
 end
 
 --- Notes an error of a part of a map which goes on after it.

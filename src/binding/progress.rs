@@ -1,5 +1,7 @@
 //! Natives that draw how far a map is, on stderr if that is a terminal.
 
+use std::io::{Write, stderr};
+
 use indicatif::{ProgressBar, ProgressStyle};
 use mlua::{AnyUserData, Result, UserData};
 
@@ -9,10 +11,23 @@ struct Bar(ProgressBar);
 
 impl UserData for Bar {}
 
+impl Bar {
+    /// Leaves it on the terminal as it is, once; what is written next begins a line.
+    fn end(&self) {
+        if self.0.is_finished() {
+            return;
+        }
+        self.0.abandon();
+        if !self.0.is_hidden() {
+            // Where nothing can be written, nothing is missing.
+            let _ = stderr().write_all(b"\n");
+        }
+    }
+}
+
 impl Drop for Bar {
     fn drop(&mut self) {
-        // What is on the terminal by then stays there.
-        self.0.abandon();
+        self.end();
     }
 }
 
@@ -38,7 +53,7 @@ pub fn add(natives: &Natives) -> Result<()> {
     })?;
     natives.add("progress_end", |_, _, bar: AnyUserData| {
         if let Ok(bar) = bar.borrow::<Bar>() {
-            bar.0.abandon();
+            bar.end();
         }
     })
 }

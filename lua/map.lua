@@ -191,8 +191,8 @@ function Map:next_part()
   end
   local values, failures = part.values, {}
   for _, failure in next, part.results[2] or {} do
-    failures[failure.position + HEADER] =
-      self:new_error(values[1], failure.kind or "error", failure.message, failure.traceback, failure.value, failure.position)
+    local kind, at = failure.kind or "error", failure.position
+    failures[at + HEADER] = self:new_error(values[1], kind, failure.message, failure.traceback, failure.value, at)
   end
   self.done = self.done + values.n - HEADER
   self:report()
@@ -249,7 +249,8 @@ local function check_options(options)
   check.options(rest, OPTIONS, 3, "map")
   local mode, chunk, progress = options.errors, options.chunk, options.progress
   if mode ~= nil and mode ~= "collect" and mode ~= "first" then
-    check.raise(("bad argument #3 to 'map' (option 'errors': \"first\" or \"collect\" expected, got \"%s\")"):format(mode))
+    local message = "bad argument #3 to 'map' (option 'errors': \"first\" or \"collect\" expected, got \"%s\")"
+    check.raise(message:format(mode))
   end
   if chunk and (chunk < 1 or chunk % 1 ~= 0) then
     check.raise("bad argument #3 to 'map' (option 'chunk': whole number of at least 1 expected, got " .. chunk .. ")")

@@ -25,6 +25,12 @@ demo: setup $(call module,$(LUA)) ## builds, and runs the examples on real files
 	@$(call with_module,$(LUA)) $(LUA) examples/build.lua
 	@echo
 	@$(call with_module,$(LUA)) $(LUA) examples/pipeline.lua
+	@echo
+	@$(call with_module,$(LUA)) $(LUA) examples/check.lua
+	@echo
+	@$(call with_module,$(LUA)) $(LUA) examples/mandelbrot.lua
+	@echo
+	@$(call with_module,$(LUA)) $(LUA) examples/stages.lua
 
 test: setup test-rust ## all tests in all interpreters (LUA=... for one)
 ifeq ($(origin LUA),file)

@@ -503,3 +503,100 @@ describe("examples/pipeline.lua", function()
     end
   end)
 end)
+
+describe("examples/check.lua", function()
+  before_each(function()
+    make_folder()
+    shell("mkdir", folder .. "/it's deep")
+  end)
+
+  after_each(remove_folder)
+
+  --- Runs it on the folder, and says whether there is a luacheck.
+  local function check()
+    local result = child.run({ "examples/check.lua", folder })
+    return result, not result.out:find("luacheck is not installed", 1, true)
+  end
+
+  it("finds in workers what luacheck finds here", function()
+    write("first.lua", "local unused = 1\n")
+    write("it's deep/second.lua", "return nothing\n")
+    write("it's deep/third.lua", "return return\n")
+    write("none.txt", "local unused = 1\n")
+    local result, is_installed = check()
+    assert.are.equal("", result.err)
+    assert.are.equal(0, result.code)
+    if not is_installed then return pending("luacheck is not installed") end
+    assert.matches("^luacheck [%d.]+, 3 Lua files\n", result.out)
+    assert.matches("\nspeed%-up %d+%.%d+; the same 3 messages:\n", result.out)
+    assert.matches("\n  " .. folder .. "/first.lua:1:7: unused variable 'unused'\n", result.out)
+    local deep = folder .. "/it's deep"
+    assert.matches("\n  " .. deep .. "/second.lua:1:8: accessing undefined variable 'nothing'\n", result.out)
+    assert.matches("\n  " .. deep .. "/third.lua:1:8: expected", result.out)
+  end)
+
+  it("says so if there is nothing to check", function()
+    local result, is_installed = check()
+    if not is_installed then return pending("luacheck is not installed") end
+    assert.are.equal("check: no Lua files in " .. folder .. "\n", result.err)
+    assert.are.equal(1, result.code)
+  end)
+end)
+
+describe("examples/mandelbrot.lua", function()
+  before_each(make_folder)
+  after_each(remove_folder)
+
+  it("writes the image that it has drawn twice", function()
+    local result = child.run({ "examples/mandelbrot.lua", folder .. "/it's.pgm", 60 })
+    assert.are.equal("", result.err)
+    assert.are.equal(0, result.code)
+    assert.matches("^60 x 40 points: %d+%.%d+ s with %d+ workers?\n", result.out)
+    assert.matches("speed%-up %d+%.%d+, the same image\n", result.out)
+    local image = read("it's.pgm")
+    local head = "P5\n60 40\n255\n"
+    assert.are.equal(head, image:sub(1, #head))
+    assert.are.equal(#head + 60 * 40, #image)
+    -- From -2 on the axis, a point that stays, to 1, which leaves in three steps.
+    local axis = image:sub(#head + 20 * 60 + 1, #head + 21 * 60)
+    assert.are.equal(0, axis:byte(1))
+    assert.are.equal(0, axis:byte(41))
+    assert.is_true(axis:byte(60) > 240)
+  end)
+
+  it("refuses a width in which its known points are no pixels", function()
+    local result = child.run({ "examples/mandelbrot.lua", folder .. "/it's.pgm", 61 })
+    assert.are_not.equal(0, result.code)
+    assert.matches("the width must be a multiple of 6", result.err)
+  end)
+end)
+
+describe("examples/stages.lua", function()
+  before_each(function()
+    make_folder()
+    shell("mkdir", folder .. "/it's deep")
+  end)
+
+  after_each(remove_folder)
+
+  it("counts the words of all files", function()
+    for i = 1, 30 do
+      write(("it's deep/%d.txt"):format(i), ("The word, the WORD %d\n"):format(i):rep(i))
+    end
+    write("binary", "the \0 word")
+    local result = child.run({ "examples/stages.lua", folder })
+    assert.are.equal("", result.err)
+    assert.are.equal(0, result.code)
+    assert.are.equal("skipped " .. folder .. "/binary: it is no text", line_with(result, "skipped"))
+    assert.are.equal("30 files, 1 more skipped; 2 different words", line_with(result, "30 files"))
+    assert.matches("\n +930  the\n +930  word\n", result.out)
+    assert.matches("one by one: equal counts\n$", result.out)
+  end)
+
+  it("counts nothing where there is nothing", function()
+    local result = child.run({ "examples/stages.lua", folder })
+    assert.are.equal("", result.err)
+    assert.matches("^0 files, 0 more skipped; 0 different words\n", result.out)
+    assert.are.equal(0, result.code)
+  end)
+end)

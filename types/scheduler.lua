@@ -51,11 +51,11 @@
 ---@field immediates_run integer Immediates that ran.
 ---@field microtasks_pending integer Microtasks that are queued.
 ---@field microtasks_run integer Microtasks that ran.
----@field tasks_waiting integer Coroutines that wait in lists: in `join`, for jobs, scopes, locks, events, queues, channels.
+---@field tasks_waiting integer Coroutines that wait in lists: for tasks, jobs, scopes, locks, events, queues, channels.
 ---@field tasks_resumed integer Coroutines that the loop started or woke. `task.spawn` starts them without the loop.
 ---@field jobs_pending integer Jobs whose outcome is still to come.
 ---@field jobs_sent integer Jobs that were sent from this Lua state.
----@field workers integer Worker threads that were started in this process, by all Lua states of it.
+---@field workers integer Worker threads that the default pool has now; all Lua states of the process share it.
 ---@field shared integer Channels, and what is of `scheduler.shared`, that this process has.
 ---@field errors integer Errors that went to the error handler.
 
@@ -63,7 +63,13 @@
 ---@alias scheduler.Awaitable scheduler.PromiseOf<any>|table|userdata
 
 ---A call that was sent to a worker: the promise of what it returns. It is rejected with a `scheduler.Error` of the kind
----"error" or "lost". Cancelled, its result is dropped.
+---"error", "memory" or "lost".
+---
+---Cancelled while it is queued, the job never starts. If it waits, it gets an error of the kind "cancelled" there. If
+---it computes, it is interrupted within milliseconds, however often it catches that, and its worker gets a fresh Lua
+---state. Out of reach are C functions before they return, loops that LuaJIT has compiled, and coroutines that a C
+---module resumes: the promise is cancelled all the same, and another thread takes the place of the worker, which
+---computes on.
 ---@alias scheduler.Job scheduler.PromiseOf<any>
 
 ---The errors of the library that a program may want to tell apart. `tostring` gives the message, and the traceback if
@@ -72,17 +78,19 @@
 --- * `"timeout"`: the time of `timeout`, or of a `scope` or `execute_tasks`, was over;
 --- * `"task"`: a task of `execute_tasks` failed;
 --- * `"closed"`: the queue or channel is closed;
---- * `"error"`: the function of a job raised, or its results cannot cross;
+--- * `"error"`: the function of a job raised, or its results cannot cross, or its worker could not be set up;
+--- * `"memory"`: the worker of a job had no memory left, or no more than its pool's `memory_limit`;
 --- * `"lost"`: the worker of a job died or could not be made, or this process was forked while the job was in flight;
 ---   or a task ended where other code had resumed it, so that nothing is known of its results.
 ---@class scheduler.Error
----@field kind "cancelled"|"timeout"|"task"|"closed"|"error"|"lost"
+---@field kind "cancelled"|"timeout"|"task"|"closed"|"error"|"memory"|"lost"
 ---@field message string The error in words.
 ---@field reason? any "cancelled": what was given to `cancel`, or why the scope was cancelled.
 ---@field key? any "task": the key of the task.
 ---@field value? any "task", "error": the error value itself; nil where it cannot cross from a worker.
----@field traceback? string "task", "error", "lost": that of the task or the worker; "" where there is none.
----@field origin? string "error", "lost": where the job was started, "file:line".
+---@field traceback? string "task", "error", "memory", "lost": that of the task or the worker; "" where there is none.
+---@field origin? string "error", "memory", "lost": where the job or map was started, "file:line".
+---@field index? integer Of a map: the position of the item, from 1; nil where it is not known which one it was.
 ---@field later? any[] Errors of a scope that came after this one.
 
 ---@class scheduler
@@ -848,8 +856,8 @@ function Queue:len() end
 -- Channels ---------------------------------------------------------------------------------------------------------
 
 ---Messages between tasks, in this Lua state and in workers: first in first out, first come first served (Go: `chan`).
----Called, it receives: `for value in channel do` goes on until the channel is closed and empty, or a message begins with
----nil. `#` gives its length. The same channel is the same object, however often it arrives.
+---Called, it receives: `for value in channel do` goes on until the channel is closed and empty, or a message begins
+---with nil. `#` gives its length. The same channel is the same object, however often it arrives.
 ---@class scheduler.Channel
 ---@operator len: integer
 ---@overload fun(): ...: any
@@ -864,7 +872,8 @@ function scheduler.channel(capacity) end
 
 ---Sends all values as one message; waits until it is received or there is room.
 ---
----Raises if a value cannot cross; a `scheduler.Error` of the kind "closed" if the channel is closed, also while it waits.
+---Raises if a value cannot cross; a `scheduler.Error` of the kind "closed" if the channel is closed, also while it
+---waits.
 ---@param ... any
 ---@return boolean sent
 function Channel:send(...) end
@@ -881,8 +890,8 @@ function Channel:send_timeout(seconds, ...) end
 ---@return boolean sent
 function Channel:try_send(...) end
 
----Takes the first message, and waits for one if there is none: its values. Nil and "timeout" if that takes too long; nil
----and "closed" when the channel is closed and empty.
+---Takes the first message, and waits for one if there is none: its values. Nil and "timeout" if that takes too long;
+---nil and "closed" when the channel is closed and empty.
 ---@param seconds? number
 ---@return any ...
 function Channel:recv(seconds) end
@@ -903,15 +912,16 @@ function Channel:is_closed() end
 ---@return integer
 function Channel:len() end
 
----What `select` does one of: a list of cases, `{ channel, "recv" }` or `{ channel, "send", values... }`. A case with nils
----among its values has their number in `n`.
+---What `select` does one of: a list of cases, `{ channel, "recv" }` or `{ channel, "send", values... }`. A case with
+---nils among its values has their number in `n`.
 ---@class scheduler.Cases
 ---@field timeout? number Seconds to wait at the most.
 ---@field default? boolean Whether it does not wait at all.
 ---@field [integer] { [1]: scheduler.Channel, [2]: "recv"|"send", [integer]: any, n?: integer }
 
 ---Does one of the cases, one at random if several can be done, and waits if none can. Returns its index and what it
----received: nil and "closed" from a channel that is closed and empty. Nil and "timeout", or "default", if none was done.
+---received: nil and "closed" from a channel that is closed and empty. Nil and "timeout", or "default", if none was
+---done.
 ---
 ---Raises an error of the kind "closed" if the case is a send to a closed channel.
 ---@param cases scheduler.Cases
@@ -983,20 +993,119 @@ function scheduler.clock.resume() end
 ---@class scheduler.parallel
 scheduler.parallel = {}
 
----Runs `fn(...)` in a worker: a thread with a Lua state of its own, out of as many as there are cores. The worker has
----the sender's `package.path` and `package.cpath`, and its own globals. Timers that the job leaves behind are dropped.
+---Runs `fn(...)` in a worker of the default pool: a thread with a Lua state of its own, out of as many as there are
+---cores. The worker has the sender's `package.path` and `package.cpath`, and its own globals, which outlive the job. If
+---`fn` returns a promise, its outcome is the job's. Timers and tasks that the job leaves behind are dropped.
 ---
 ---What crosses, there and back: nil, booleans, numbers, strings; tables with metatables, cycles included; Lua functions
----with their upvalues; C functions that a loaded module has; userdata with `__transfer`, which returns a function and its
----arguments, called on the other side. All are copies; upvalues and metatables that are loaded modules are those that
----`require` gives there.
+---with their upvalues; C functions that a loaded module has; userdata with `__transfer`, which returns a function and
+---its arguments, called on the other side. All are copies; upvalues and metatables that are loaded modules are those
+---that `require` gives there. By reference: channels, pools and what is of `scheduler.shared`.
+---
+---A job that waits for jobs, channels or mutexes does not hold its worker, as another one takes its place; one that
+---waits for time does.
 ---
 ---Raises if `fn` is no function, if something cannot cross ("cannot transfer argument #2.handlers[3], upvalue 'sock':
 ---userdata"), and if no thread can be started. A failure that nobody waits for goes to the error handler.
----@param fn function A Lua function.
+---@param fn function
 ---@param ... any
 ---@return scheduler.Job
 function scheduler.parallel.run(fn, ...) end
+
+---@class scheduler.MapOptions
+---"first" unless given: the first error cancels the rest. "collect": all items are done.
+---@field errors? "first"|"collect"
+---@field as_completed? boolean Whether an iterator over the results as they come is returned, and not a promise.
+---True draws a bar on stderr if that is a terminal. A function is called after each part, with how many items are done,
+---and of how many; nil for an iterator. An error in it is the map's.
+---@field progress? boolean|fun(done: integer, total: integer?)
+---@field chunk? integer Items that are sent at a time. Unless given, as many as take about 5 milliseconds, or 256 KiB.
+
+---What a map with `as_completed` returns: index and result, or index, nil and error.
+---@alias scheduler.Completions fun(): index: integer?, result: any, err: scheduler.Error?
+
+---Calls `fn(item, index)` for each item, in workers of the default pool, and promises the list of the first result of
+---each, in their order. With `errors = "collect"`, that list, in which what failed is nil, and the errors by their
+---indices: of the class `scheduler.Error`, with the `index`, and in `value` what was raised. Items and results cross as
+---the arguments and results of `run` do, and `fn` is sent to each worker once.
+---
+---An iterator is called until it returns nil, a few parts ahead of the workers; it may wait. With `as_completed` an
+---iterator is returned, which waits for the next result: its index and the result. It raises the first error; where
+---they are collected, it returns the index, nil and the error.
+---
+---Raises for bad options, and if `fn` cannot cross. The map fails if an item cannot ("cannot transfer item #2:
+---userdata") or if the iterator raises.
+---@generic T, R
+---@param list T[]|fun(): T?
+---@param fn fun(item: T, index: integer): R
+---@param options? scheduler.MapOptions
+---@return scheduler.PromiseOf<R[]> results
+---@overload fun(list: table|function, fn: function, options: { as_completed: true }): scheduler.Completions
+function scheduler.parallel.map(list, fn, options) end
+
+---@class scheduler.PoolOptions
+---@field size? integer Workers at the most; the number of cores unless given.
+---Jobs that wait for a worker at the most, or `math.huge`, which is the default. Who sends more waits for room, but for
+---a job that sends to its own pool.
+---@field queue? number
+---Jobs that one worker has at a time: others run while some wait. 1 unless given. With more than 1, a job that has
+---waited and computes then cannot be interrupted.
+---@field concurrency? integer
+---Bytes that the Lua state of a worker may take. A job that needs more fails with the kind "memory", and its worker
+---gets a fresh state.
+---@field memory_limit? integer
+---Called in each worker before its first job; may wait. If it raises, the jobs fail. It crosses as a job does.
+---@field init? function
+---@field idle? number Seconds after which a worker without a job ends; 10 unless given. `math.huge` is never.
+---@field name? string What the system calls the threads, with a number; cut off after 15 bytes. "pool" unless given.
+
+---@class scheduler.PoolStats
+---@field size integer Workers at the most.
+---Worker threads that are there. More than `size` while some wait for others or cannot be stopped.
+---@field workers integer
+---@field idle integer Workers that wait for a job.
+---@field queued integer Jobs that wait for a worker; a part of a map is one.
+---@field running integer Jobs that run, or wait in a worker.
+---@field done integer Jobs that ended with results.
+---@field failed integer Jobs that ended with an error, or were lost.
+---@field cancelled integer Jobs that were cancelled.
+
+---Workers of one's own. A pool crosses to workers by reference. One that is collected is closed, and ends what it has.
+---@class scheduler.Pool
+local Pool = {}
+
+---Makes a pool; no worker is started before there is a job.
+---
+---Raises for bad options, and if `init` cannot cross.
+---@param options? scheduler.PoolOptions
+---@return scheduler.Pool
+function scheduler.parallel.pool(options) end
+
+---`parallel.run` in this pool; waits for room in the queue. Raises "the pool is closed" too.
+---@param fn function
+---@param ... any
+---@return scheduler.Job
+function Pool:run(fn, ...) end
+
+---`parallel.map` in this pool. If the pool is closed, the map fails.
+---@generic T, R
+---@param list T[]|fun(): T?
+---@param fn fun(item: T, index: integer): R
+---@param options? scheduler.MapOptions
+---@return scheduler.PromiseOf<R[]> results
+---@overload fun(self: scheduler.Pool, list: table, fn: function, options: scheduler.MapOptions): scheduler.Completions
+function Pool:map(list, fn, options) end
+
+---Takes no more jobs, and waits until those that are queued or run have ended. What has not ended after so many seconds
+---is cancelled; with 0 that is at once. Closed before: waits as well.
+---
+---Raises in a job of the pool, unless with 0.
+---@param seconds? number No limit unless given.
+---@return boolean all_ended Whether nothing had to be cancelled.
+function Pool:close(seconds) end
+
+---@return scheduler.PoolStats
+function Pool:stats() end
 
 -- Shared memory ---------------------------------------------------------------------------------------------------
 
@@ -1094,8 +1203,8 @@ function Buffer:slice(from, to) end
 ---@return string
 function Buffer:tostring(from, to) end
 
----The address of the first element, for `ffi.cast` of LuaJIT. It is valid as long as there is a buffer with this memory:
----keep one.
+---The address of the first element, for `ffi.cast` of LuaJIT. It is valid as long as there is a buffer with this
+---memory: keep one.
 ---@return lightuserdata
 function Buffer:pointer() end
 

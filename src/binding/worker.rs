@@ -296,6 +296,8 @@ type Failed = (RunNumber, LuaString, LuaString, Option<LuaString>, Option<Table>
 fn kind_of(error: &Error) -> &'static str {
     match error {
         Error::MemoryError(_) => "memory",
+        // The loop caught it and raised it again.
+        Error::RuntimeError(text) if text.lines().next() == Some("not enough memory") => "memory",
         Error::CallbackError { cause, .. } | Error::WithContext { cause, .. } => kind_of(cause),
         _ => "error",
     }

@@ -35,13 +35,10 @@ end
 --- Notes an error of a part of a map which goes on after it.
 local function go_on(run, part, err, text, traceback)
   part.failures = part.failures or {}
-  local refused = job_natives.refusal(err)
-  part.failures[#part.failures + 1] = {
-    position = part.at - HEADER,
-    message = text,
-    traceback = traceback,
-    value = not refused and err or nil,
-  }
+  local failure = { position = part.at - HEADER, message = text, traceback = traceback }
+  -- The error itself is left out where it cannot cross.
+  if not job_natives.refusal(err) then failure.value = err end
+  part.failures[#part.failures + 1] = failure
   worker.unfinished[#worker.unfinished + 1] = { run = run, part = part }
 end
 
@@ -57,7 +54,7 @@ local function fail(run, part, err, traceback)
     -- What the worker has is used up: the next job gets a fresh one.
     job_natives.give_up()
     failure.kind, failure.message = "memory", "not enough memory"
-  elseif part and part.goes_on then
+  elseif part and part.goes_on and not job_natives.is_cancelled(run) then
     return go_on(run, part, err, text, traceback)
   else
     failure.value, failure.position = { err, n = 1 }, part and part.at - HEADER

@@ -126,6 +126,7 @@ impl Worker {
         natives.add("refusal", |lua, worker, value: Value| worker.refusal(lua, value))?;
         natives.add("mapped_function", |lua, worker, run: RunNumber| worker.mapped_function(lua, run))?;
         natives.add("elapsed", |_, worker, run: RunNumber| Ok(worker.elapsed(run)))?;
+        natives.add("is_cancelled", |_, worker, run: RunNumber| Ok(worker.seat.is_cancelled(run)))?;
         natives.add("has_jobs", |_, worker, ()| Ok(worker.seat.has_queued()))?;
         natives.add("is_fit", |_, worker, ()| Ok(!worker.is_unfit.get()))?;
         natives.add("give_up", |_, worker, ()| {

@@ -289,6 +289,11 @@ impl Job {
         matches!(*self.lock(), State::Queued(_))
     }
 
+    /// Whether it was cancelled and has not ended yet.
+    pub fn is_cancelled(&self) -> bool {
+        matches!(*self.lock(), State::Cancelled)
+    }
+
     /// Whether its VM still waits for it.
     fn is_wanted(&self) -> bool {
         self.completions.upgrade().is_some_and(|completions| !completions.is_closed())

@@ -94,6 +94,11 @@ impl Seat {
         }
     }
 
+    /// Whether a job that runs was cancelled.
+    pub fn is_cancelled(&self, run: RunNumber) -> bool {
+        self.running.borrow().get(&run).is_some_and(|assignment| assignment.job().is_cancelled())
+    }
+
     /// Whether a job was taken.
     pub fn has_taken(&self) -> bool {
         self.runs.get() > 0

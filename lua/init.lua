@@ -121,7 +121,10 @@ parallel = once(function()
 end)
 
 local map = once(function()
-  return load_part("map.lua", native, compat, check, errors, wait, waiters, promise(), parallel())
+  local input, protected_call = load_part("map_input.lua", native, compat), nested().pcall
+  return load_part(
+    "map.lua", native, compat, check, errors, wait, waiters, promise(), parallel(), input, protected_call
+  )
 end)
 
 local pool = once(function()

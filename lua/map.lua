@@ -1,110 +1,109 @@
 -- `parallel.map`: a function called for many values, in parts that are large enough to be worth their way.
 
-local native, compat, check, errors, wait, waiters, promise, parallel = ...
+local native, compat, check, errors, wait, waiters, promise, parallel, input, protected_call = ...
 
-local ceil, max, min = math.ceil, math.max, math.min
-local error, next, setmetatable, tonumber, type = error, next, setmetatable, tonumber, type
-local remove = table.remove
-local WAKE = wait.WAKE
+local error, ipairs, next, setmetatable, tonumber, type = error, ipairs, next, setmetatable, tonumber, type
+local match, remove, sort = string.match, table.remove, table.sort
+local WAKE, HEADER = wait.WAKE, input.HEADER
 
--- What comes before the values of a part, and before its results: see worker.lua.
-local HEADER = 2
--- A part is to take so many seconds, and so many bytes on its way to the worker at the most.
-local PART_SECONDS = 0.005
-local PART_BYTES = 2 ^ 18
--- By how much parts grow at the most from one to the next: the first values may tell little about the others.
-local GROWTH = 8
--- Parts in flight for each worker: the next one is there when one has ended.
+-- Parts in flight for each job that runs at a time: the next one is there when one has ended.
 local AHEAD = 2
 
 local Map = {}
 Map.__index = Map
 
-local OPTIONS = { errors = "string", as_completed = "boolean", chunk = "number" }
-
--- Reading -----------------------------------------------------------------------------------------------------------
-
---- The next value of a list.
-local function from_list(list, count)
-  local i = 0
-  return function()
-    if i == count then return false end
-    i = i + 1
-    return true, list[i]
-  end
-end
-
---- The next value of an iterator.
-local function from_iterator(iterator)
-  return function()
-    local value = iterator()
-    return value ~= nil, value
-  end
-end
-
---- Reads the values of the next part; nil if there are none.
-function Map:read()
-  local redo = remove(self.redo)
-  if redo then return redo end
-  if self.is_read then return nil end
-  local values = { self.read_count + 1, self.collects }
-  local count, most = 0, self:part_size()
-  while count < most do
-    local is_value, value = self.read_next()
-    if not is_value then
-      self.is_read = true
-      break
-    end
-    count = count + 1
-    values[HEADER + count] = value
-  end
-  if count == 0 then return nil end
-  self.read_count = self.read_count + count
-  values.n = HEADER + count
-  return values
-end
-
---- How many values the next part is to have.
-function Map:part_size()
-  if self.chunk then return self.chunk end
-  if not self.total then return self.size end
-  -- The last parts are small, so that all workers are done at about the same time.
-  local left = self.total - self.read_count
-  return max(1, min(self.size, ceil(left / (AHEAD * self.workers))))
-end
-
---- Learns from a part of `count` values how large the next ones are to be.
-function Map:learn(count, seconds, bytes)
-  local by_time = PART_SECONDS / max(seconds / count, 1e-9)
-  local by_bytes = PART_BYTES / (bytes / count)
-  self.size = max(1, ceil(min(by_time, by_bytes, max(self.size, count) * GROWTH)))
-end
-
--- Sending and taking ------------------------------------------------------------------------------------------------
-
 local Part = {}
 Part.__index = Part
 
---- In words of the map, why a part could not be sent.
-local function in_items(refused, first)
-  return (refused:gsub("argument #(%d+)", function(position)
-    return "item #" .. tonumber(position) - HEADER + first - 1
-  end, 1))
+local OPTIONS = { errors = "string", as_completed = "boolean", chunk = "number" }
+
+-- Sending -----------------------------------------------------------------------------------------------------------
+
+--- Ends the map: cancels what is in flight, and reads no more.
+function Map:stop()
+  local numbers = {}
+  for part in next, self.parts do
+    numbers[#numbers + 1] = part.number
+  end
+  self.parts, self.in_flight, self.settled, self.is_filling = {}, 0, {}, false
+  self.input:close()
+  -- Those first that were sent last, or a worker that gets free would take one which is still queued.
+  sort(numbers)
+  for i = #numbers, 1, -1 do
+    parallel.cancel(numbers[i])
+  end
+  self:end_bar()
+  waiters.wake_all(self.waiting)
+end
+
+--- Ends the map with an error, which whoever asks for results gets from now on.
+function Map:fail(err)
+  if self.has_failed then return end
+  self.has_failed, self.failure = true, err
+  self:stop()
+end
+
+--- An error of the value at this place in a part; of the whole part without one.
+function Map:new_error(values, failure)
+  local at = failure.position
+  return errors.new(failure.kind or "error", failure.message, {
+    traceback = failure.traceback,
+    value = failure.value,
+    index = at and values[1] + at - 1,
+    origin = self.origin,
+  })
+end
+
+--- Takes a part that has failed as a whole, if that has one value only, as one that has ended with an error.
+function Map:settle_failed(part, failure)
+  failure.position = 1
+  part.results = { 0, { failure }, n = HEADER + 1 }
+  self.settled[#self.settled + 1] = part
+end
+
+--- Takes a part that cannot be sent.
+function Map:refuse(part, refused)
+  local values = part.values
+  local at = tonumber(match(refused, "argument #(%d+)"))
+  local message = at and refused:gsub("argument #%d+", "item #" .. at - HEADER + values[1] - 1, 1) or refused
+  local failure = { message = message, traceback = "", position = at and at - HEADER }
+  if not at or not self.collects then return self:fail(self:new_error(values, failure)) end
+  if values.n == HEADER + 1 then return self:settle_failed(part, failure) end
+  -- The last one comes first.
+  self.input:take_back(values, at + 1, values.n)
+  self.input:take_back(values, at, at)
+  self.input:take_back(values, HEADER + 1, at - 1)
 end
 
 --- Sends as much as there is to be in flight.
-function Map:fill()
-  while self.in_flight + #self.settled < AHEAD * self.workers and not self.failure do
-    local values = self:read()
+local function fill(self)
+  while self.in_flight + #self.settled < self.width and not self.has_failed do
+    local values = self.input:next_part()
     if not values then return end
+    local part = setmetatable({ map = self, values = values }, Part)
     local number, bytes, refused = parallel.send(self.pool, native.submit_part, values, values.n, self.mapped)
-    if not number then error(in_items(refused, values[1]), 0) end
-    local part = setmetatable({ map = self, number = number, values = values, bytes = bytes }, Part)
-    parallel.expect(number, part)
-    self.parts[part] = true
-    self.in_flight = self.in_flight + 1
+    if number then
+      part.number, part.bytes = number, bytes
+      parallel.expect(number, part)
+      self.parts[part] = true
+      self.in_flight = self.in_flight + 1
+    else
+      self:refuse(part, refused)
+    end
   end
 end
+
+--- Sends what is to be in flight, unless another task is about to: an iterator may wait.
+function Map:fill()
+  if self.is_filling or self.has_failed then return end
+  self.is_filling = true
+  local ok, err = protected_call(fill, self)
+  self.is_filling = false
+  if not ok then self:fail(err) end
+  waiters.wake_all(self.waiting)
+end
+
+-- Taking ------------------------------------------------------------------------------------------------------------
 
 --- Takes the outcome of a part.
 function Part:settle(ok, ...)
@@ -113,46 +112,28 @@ function Part:settle(ok, ...)
   map.in_flight = map.in_flight - 1
   if ok then
     self.results = (...)
-    map:learn(self.values.n - HEADER, self.results[1], self.bytes)
+    map.input:learn(self.values.n - HEADER, self.results[1], self.bytes)
     map.settled[#map.settled + 1] = self
   else
-    map:take_failure(self, ...)
+    local kind, message, traceback, value, position = ...
+    map:take_failure(self, {
+      kind = kind, message = message, traceback = traceback, value = value, position = position,
+    })
   end
   waiters.wake_all(map.waiting)
 end
 
-function Map:new_error(first, kind, message, traceback, value, position)
-  local index = position and first + position - 1
-  return errors.new(kind, message, { traceback = traceback, value = value, index = index, origin = self.origin })
-end
-
 --- Takes the failure of a whole part. If the worker died with it, and errors are collected, its values go one by one.
-function Map:take_failure(part, kind, message, traceback, value, position)
+function Map:take_failure(part, failure)
   local values = part.values
-  local first, count = values[1], values.n - HEADER
-  if not self.collects or kind == "cancelled" then
-    self.failure = self.failure or self:new_error(first, kind, message, traceback, value, position)
-    return self:cancel()
+  if failure.kind == "cancelled" or not self.collects then
+    if failure.kind == "cancelled" and self.target then promise.cancel(self.target, failure.message) end
+    return self:fail(self:new_error(values, failure))
   end
-  if count > 1 then
-    for i = count, 1, -1 do
-      self.redo[#self.redo + 1] = { first + i - 1, true, values[HEADER + i], n = HEADER + 1 }
-    end
-    return
+  if values.n == HEADER + 1 then return self:settle_failed(part, failure) end
+  for i = values.n, HEADER + 1, -1 do
+    self.input:take_back(values, i, i)
   end
-  local failure = { position = 1, message = message, traceback = traceback, value = value, kind = kind }
-  part.results = { 0, { failure }, n = HEADER + 1 }
-  self.settled[#self.settled + 1] = part
-end
-
---- Cancels what is in flight.
-function Map:cancel()
-  local parts = self.parts
-  self.parts, self.in_flight, self.is_read, self.redo = {}, 0, true, {}
-  for part in next, parts do
-    parallel.cancel(part.number)
-  end
-  self:end_bar()
 end
 
 --- Tells how far it is.
@@ -160,7 +141,8 @@ function Map:report()
   if self.bar then
     native.progress_set(self.bar, self.done)
   elseif self.progress then
-    self.progress(self.done, self.total)
+    local ok, err = protected_call(self.progress, self.done, self.input.total)
+    if not ok then self:fail(err) end
   end
 end
 
@@ -170,33 +152,33 @@ function Map:end_bar()
   self.bar = nil
 end
 
---- Waits until another part has ended.
+--- Waits until a part has ended, or nothing is left that could.
 function Map:wait()
-  if #self.settled > 0 or self.failure then return end
-  if waiters.wait(self.waiting, nil, {}) ~= WAKE then check.raise("resumed by hand while it waited for a map") end
+  while #self.settled == 0 and not self.has_failed and (self.in_flight > 0 or self.is_filling) do
+    if waiters.wait(self.waiting, nil, {}) ~= WAKE then check.raise("resumed by hand while it waited for a map") end
+    self:fill()
+  end
 end
 
 --- Takes the next part that has ended, with its errors by the places of their values; nil if all have. Waits for one.
 function Map:next_part()
   self:fill()
-  while self.in_flight > 0 and #self.settled == 0 and not self.failure do
-    self:wait()
-    self:fill()
-  end
-  if self.failure then error(self.failure, 0) end
+  self:wait()
   local part = remove(self.settled, 1)
+  if part then
+    self.done = self.done + part.values.n - HEADER
+    self:report()
+  end
+  if self.has_failed then error(self.failure, 0) end
   if not part then
     self:end_bar()
     return nil
   end
-  local values, failures = part.values, {}
-  for _, failure in next, part.results[2] or {} do
-    local kind, at = failure.kind or "error", failure.position
-    failures[at + HEADER] = self:new_error(values[1], kind, failure.message, failure.traceback, failure.value, at)
+  part.failures = {}
+  for _, failure in ipairs(part.results[2] or {}) do
+    part.failures[failure.position + HEADER] = self:new_error(part.values, failure)
   end
-  self.done = self.done + values.n - HEADER
-  self:report()
-  return part.values, part.results, failures
+  return part
 end
 
 -- What users get ----------------------------------------------------------------------------------------------------
@@ -204,13 +186,13 @@ end
 --- All results in their order, and the errors.
 local function collect(self)
   local results, failures = {}, {}
-  local values, part_results, part_failures = self:next_part()
-  while values do
-    local before = values[1] - HEADER - 1
-    for i = HEADER + 1, values.n do
-      results[before + i], failures[before + i] = part_results[i], part_failures[i]
+  local part = self:next_part()
+  while part do
+    local before = part.values[1] - HEADER - 1
+    for i = HEADER + 1, part.values.n do
+      results[before + i], failures[before + i] = part.results[i], part.failures[i]
     end
-    values, part_results, part_failures = self:next_part()
+    part = self:next_part()
   end
   if self.collects then return results, failures end
   return results
@@ -218,25 +200,41 @@ end
 
 --- For `promise.start`: settles the promise of a map.
 local function drive(target, self)
+  self.target = target
   promise.on_cancel(target, function()
-    self:cancel()
+    self:stop()
   end)
   return promise.call(target, collect, self)
 end
 
---- An iterator over the results as they come: the place of the value, and the result; or nil and the error.
+--- An iterator over the results as they come: the place of the value, and the result; or nil and the error. Several
+--- tasks may share it. Where Lua closes what a loop runs over, `break` cancels what is in flight.
 local function as_completed(self)
-  local values, results, failures
-  local i = 0
-  return function()
-    while not values or i == values.n do
-      values, results, failures = self:next_part()
-      if not values then return nil end
+  local taken, i = {}, HEADER
+  local function next_result()
+    while not taken[1] do
+      local part = self:next_part()
+      if not part then return nil end
+      taken[#taken + 1] = part
+    end
+    local part = taken[1]
+    i = i + 1
+    local place, result, failure = part.values[1] + i - HEADER - 1, part.results[i], part.failures[i]
+    if i == part.values.n then
+      remove(taken, 1)
       i = HEADER
     end
-    i = i + 1
-    return values[1] + i - HEADER - 1, results[i], failures[i]
+    return place, result, failure
   end
+  return next_result, nil, nil, setmetatable({}, {
+    __close = function()
+      self:stop()
+    end,
+  })
+end
+
+local function bad_option(name, expected, got)
+  check.raise(("bad argument #3 to 'map' (option '%s': %s expected, got %s)"):format(name, expected, got))
 end
 
 local function check_options(options)
@@ -248,54 +246,43 @@ local function check_options(options)
   end
   check.options(rest, OPTIONS, 3, "map")
   local mode, chunk, progress = options.errors, options.chunk, options.progress
-  if mode ~= nil and mode ~= "collect" and mode ~= "first" then
-    local message = "bad argument #3 to 'map' (option 'errors': \"first\" or \"collect\" expected, got \"%s\")"
-    check.raise(message:format(mode))
+  if mode and mode ~= "collect" and mode ~= "first" then
+    bad_option("errors", '"first" or "collect"', '"' .. mode .. '"')
   end
-  if chunk and (chunk < 1 or chunk % 1 ~= 0) then
-    check.raise("bad argument #3 to 'map' (option 'chunk': whole number of at least 1 expected, got " .. chunk .. ")")
-  end
+  if chunk and (chunk < 1 or chunk % 1 ~= 0) then bad_option("chunk", "whole number of at least 1", chunk) end
   if progress ~= nil and type(progress) ~= "boolean" and not check.is_callable(progress) then
-    local message = "bad argument #3 to 'map' (option 'progress': boolean or function expected, got %s)"
-    check.raise(message:format(type(progress)))
+    bad_option("progress", "boolean or function", type(progress))
   end
   return options
 end
 
-local function check_arguments(input, fn)
-  local is_iterator = type(input) == "function" or check.is_callable(input)
-  if type(input) ~= "table" and not is_iterator then
-    check.bad_argument(1, "map", "table or iterator", input)
+local function check_arguments(values, fn)
+  if type(values) ~= "table" and type(values) ~= "function" and not check.is_callable(values) then
+    check.bad_argument(1, "map", "table or iterator", values)
   end
   if type(fn) ~= "function" then check.bad_argument(2, "map", "function", fn) end
-  return is_iterator
 end
 
 --- `parallel.map` and `pool:map`; `pool` is false for the default one.
-local function start(pool, input, fn, options)
-  local is_iterator = check_arguments(input, fn)
+local function start(pool, values, fn, options)
+  check_arguments(values, fn)
   options = check_options(options)
   local mapped, refused = native.map_function({ fn })
   if not mapped then check.raise((refused:gsub("argument #1", "argument #2", 1))) end
-  local total = not is_iterator and #input or nil
-  local is_function = type(options.progress) ~= "boolean"
+  local width = AHEAD * native.pool_width(pool)
+  local source = input.new(values, options, width)
   local self = setmetatable({
     pool = pool,
     mapped = mapped,
-    workers = native.pool_size(pool),
+    input = source,
     origin = compat.caller(),
-    total = total,
-    read_next = total and from_list(input, total) or from_iterator(input),
-    read_count = 0,
-    size = 1,
-    chunk = options.chunk,
+    width = width,
     collects = options.errors == "collect",
-    progress = is_function and options.progress or nil,
-    bar = options.progress == true and native.progress_start(total) or nil,
+    progress = type(options.progress) ~= "boolean" and options.progress or nil,
+    bar = options.progress == true and native.progress_start(source.total) or nil,
     done = 0,
     in_flight = 0,
     parts = {},
-    redo = {},
     settled = {},
     waiting = waiters.new(),
   }, Map)

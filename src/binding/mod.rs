@@ -44,6 +44,7 @@ const PARTS: &[(&str, &str)] = &[
     ("interval.lua", include_str!("../../lua/interval.lua")),
     ("loop.lua", include_str!("../../lua/loop.lua")),
     ("map.lua", include_str!("../../lua/map.lua")),
+    ("map_input.lua", include_str!("../../lua/map_input.lua")),
     ("mutex.lua", include_str!("../../lua/mutex.lua")),
     ("outcome.lua", include_str!("../../lua/outcome.lua")),
     ("parallel.lua", include_str!("../../lua/parallel.lua")),

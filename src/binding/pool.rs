@@ -39,7 +39,11 @@ pub fn add(natives: &Natives, sender: &Rc<Sender>) -> Result<()> {
         }
         Err(refused) => (None, Some(refused)),
     })?;
-    natives.add("pool_size", |_, _, this: Value| of(&this).settings().size)?;
+    // How many jobs run at a time, if they wait.
+    natives.add("pool_width", |_, _, this: Value| {
+        let pool = of(&this);
+        pool.settings().size.saturating_mul(pool.settings().concurrency)
+    })?;
     natives.add("is_pool", |_, _, this: This<PoolHandle>| this.left().is_some())?;
     natives.add("pool_close", |_, _, this: Value| of(&this).close())?;
     natives.add("pool_cancel_all", |_, _, this: Value| of(&this).cancel_all())?;

@@ -262,6 +262,37 @@ describe("cancelling a job that computes", function()
     end
   end)
 
+  it("ends one that has not begun yet, whoever else of its worker is cancelled after it", function()
+    local shared_pool = scheduler.parallel.pool({ size = 1, concurrency = 2 })
+    local large = {}
+    for i = 1, 200000 do
+      large[i] = i
+    end
+    local before = begun:get()
+    local waiting = shared_pool:run(function(started)
+      started:add(1)
+      require("scheduler").task.wait(1000)
+    end, begun)
+    wait_for(function()
+      return begun:get() == before + 1
+    end)
+    -- It takes its worker a while to make these arguments.
+    local computing = shared_pool:run(function(prepare)
+      prepare()
+      while true do
+      end
+    end, interpreted, large)
+    wait_for(function()
+      return shared_pool:stats().running == 2
+    end)
+    computing:cancel()
+    waiting:cancel()
+    shared_pool:close(0)
+    wait_for(function()
+      return shared_pool:stats().workers == 0
+    end)
+  end)
+
   it("leaves the next jobs alone", function()
     for _ = 1, 50 do
       local jobs = {}

@@ -64,7 +64,7 @@ pub struct Activity {
     running: AtomicPtr<ffi::lua_State>,
     /// The job that runs; 0 if there is none.
     token: AtomicU64,
-    /// The job that is to be stopped.
+    /// The job that is to be stopped: of those that were named, the one that begins last.
     asked: AtomicU64,
     /// Whether that is the one that runs.
     is_stopping: AtomicBool,
@@ -117,7 +117,7 @@ impl Interrupter {
         InterruptHandle { activity: Arc::clone(&self.activity), signaller: self.signalled.signaller() }
     }
 
-    /// A job begins. No other of the state has the same token, and none has 0.
+    /// A job begins. Its token is greater than those of all before it in the state.
     pub fn begin(&self, token: u64) {
         self.activity.begin(token);
     }
@@ -157,7 +157,9 @@ impl InterruptHandle {
         if running != 0 && running != token {
             return false;
         }
-        self.activity.asked.store(token, SeqCst);
+        // Where none is noted, one may be about to begin, and that is the last of those that wait: it must not be forgotten
+        // for another, whose wait the loop ends.
+        self.activity.asked.fetch_max(token, SeqCst);
         self.signaller.send()
     }
 }

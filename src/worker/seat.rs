@@ -96,7 +96,7 @@ impl Seat {
 
     /// Whether a job that runs was cancelled.
     pub fn is_cancelled(&self, run: RunNumber) -> bool {
-        self.running.borrow().get(&run).is_some_and(|assignment| assignment.job().is_cancelled())
+        self.running.borrow().iter().any(|(number, assignment)| *number == run && assignment.job().is_cancelled())
     }
 
     /// Whether a job was taken.

@@ -998,9 +998,10 @@ scheduler.parallel = {}
 ---`fn` returns a promise, its outcome is the job's. Timers and tasks that the job leaves behind are dropped.
 ---
 ---What crosses, there and back: nil, booleans, numbers, strings; tables with metatables, cycles included; Lua functions
----with their upvalues; C functions that a loaded module has; userdata and tables with `__transfer`, which returns a function and
----its arguments, called on the other side. All are copies; upvalues and metatables that are loaded modules are those
----that `require` gives there. By reference: channels, pools and what is of `scheduler.shared`.
+---with their upvalues; C functions that a loaded module has; userdata and tables with `__transfer`, which returns a
+---function and its arguments, called on the other side; promises that are settled. All are copies; upvalues and
+---metatables that are loaded modules are those that `require` gives there. By reference: channels, pools, the promises
+---of jobs and what is of `scheduler.shared`.
 ---
 ---A job that waits for jobs, channels or mutexes does not hold its worker, as another one takes its place; one that
 ---waits for time does.

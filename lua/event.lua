@@ -5,7 +5,7 @@ local check, wait, waiters = ...
 local setmetatable = setmetatable
 local WAKE = wait.WAKE
 
-local Event = { __name = "scheduler.event" }
+local Event = { __name = "scheduler.event", __transfer = "an event of this VM" }
 Event.__index = Event
 
 --- Sets the event, and wakes all that wait for it, in the order in which they came.

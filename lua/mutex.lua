@@ -5,7 +5,7 @@ local check, wait, waiters, outcome, task, protected_call = ...
 local error, setmetatable = error, setmetatable
 local WAKE = wait.WAKE
 
-local Mutex = { __name = "scheduler.mutex" }
+local Mutex = { __name = "scheduler.mutex", __transfer = "a mutex of this VM" }
 Mutex.__index = Mutex
 
 local function locked(self, node, ...)

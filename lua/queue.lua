@@ -8,7 +8,7 @@ local WAKE = wait.WAKE
 -- What those are woken with that wait when the queue is closed.
 local CLOSED = {}
 
-local Queue = { __name = "scheduler.queue" }
+local Queue = { __name = "scheduler.queue", __transfer = "a queue of this VM" }
 Queue.__index = Queue
 
 local function check_value(value, name)

@@ -13,7 +13,7 @@ local scope = {}
 
 -- `observe(co, outcome)`, if there is one, is told of the end of each child, and returns whether its error is not the
 -- scope's.
-local Scope = { __name = "scheduler.scope" }
+local Scope = { __name = "scheduler.scope", __transfer = "a scope" }
 Scope.__index = Scope
 
 function Scope:__tostring()

@@ -5,7 +5,7 @@ local check, wait, waiters, task, protected_call = ...
 local error, setmetatable = error, setmetatable
 local WAKE = wait.WAKE
 
-local Semaphore = { __name = "scheduler.semaphore" }
+local Semaphore = { __name = "scheduler.semaphore", __transfer = "a semaphore of this VM" }
 Semaphore.__index = Semaphore
 
 local function acquired(node, ...)

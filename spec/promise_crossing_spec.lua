@@ -132,4 +132,23 @@ describe("a table with __transfer", function()
     assert.is_false(ok)
     assert.matches("cannot transfer argument #2%[1%]: its __transfer failed: not this one$", err)
   end)
+
+  it("is refused as what that says, if it is a string", function()
+    local ok, err = pcall(run, look, setmetatable({}, { __transfer = "a handle" }))
+    assert.is_false(ok)
+    assert.matches("cannot transfer argument #2: a handle$", err)
+    for what, value in pairs({
+      ["a queue of this VM"] = scheduler.queue(),
+      ["an event of this VM"] = scheduler.event(),
+      ["a semaphore of this VM"] = scheduler.semaphore(1),
+      ["a mutex of this VM"] = scheduler.mutex(),
+      ["a scope"] = scheduler.scope(function(scope)
+        return scope
+      end),
+    }) do
+      ok, err = pcall(run, look, { value })
+      assert.is_false(ok)
+      assert.matches("cannot transfer argument #2%[1%]: " .. what .. "$", err)
+    end
+  end)
 end)

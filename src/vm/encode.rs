@@ -168,10 +168,13 @@ impl Encoder<'_> {
         Ok(())
     }
 
-    /// Asks a userdata how it is made anew.
+    /// Asks a value how it is made anew.
     fn rebuilt(&self, value: &Value) -> Result<Message, String> {
-        let custom = self.transfer.custom(value).map_err(|error| words(&error))?;
-        let custom = custom.ok_or_else(|| type_of(value).to_owned())?;
+        let custom = match self.transfer.custom(value).map_err(|error| words(&error))? {
+            Value::Function(custom) => custom,
+            Value::String(name) => return Err(name.to_string_lossy()),
+            _ => return Err(type_of(value).to_owned()),
+        };
         if self.rebuilds == MAX_REBUILDS {
             return Err(ENDLESS.into());
         }

@@ -261,12 +261,12 @@ impl Transfer {
         Ok(name.map(|name| (name.to_string_lossy(), value)))
     }
 
-    /// The `__transfer` of a userdata.
-    pub fn custom(&self, value: &Value) -> mlua::Result<Option<Function>> {
-        let Some(getmetatable) = &self.getmetatable else { return Ok(None) };
+    /// The `__transfer` of a userdata or table: a function, or what it is called that does not cross.
+    pub fn custom(&self, value: &Value) -> mlua::Result<Value> {
+        let Some(getmetatable) = &self.getmetatable else { return Ok(Value::Nil) };
         match getmetatable.call::<Value>(value)? {
             Value::Table(metatable) => metatable.raw_get("__transfer"),
-            _ => Ok(None),
+            _ => Ok(Value::Nil),
         }
     }
 

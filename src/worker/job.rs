@@ -294,11 +294,6 @@ impl Job {
         matches!(*self.lock(), State::Cancelled)
     }
 
-    /// Whether its VM still waits for it.
-    fn is_wanted(&self) -> bool {
-        self.completions.upgrade().is_some_and(|completions| !completions.is_closed())
-    }
-
     fn post(&self, outcome: Outcome) {
         if let Some(completions) = self.completions.upgrade() {
             completions.post(Completion { number: self.number, outcome });
@@ -343,11 +338,8 @@ impl Assignment {
         &self.0
     }
 
-    /// Starts it; `None` if it was cancelled, or nobody waits for it any more.
+    /// Starts it; `None` if it was cancelled: also when its VM is closed.
     pub fn start(&self, run: RunNumber, interrupt: Option<Arc<dyn Interrupt>>) -> Option<Request> {
-        if !self.0.is_wanted() {
-            return None;
-        }
         let mut state = self.0.lock();
         match mem::replace(&mut *state, State::Ended) {
             State::Queued(request) => {

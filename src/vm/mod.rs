@@ -432,8 +432,11 @@ impl Drop for Vm {
         // What tasks were given and have not taken goes to others.
         self.channels.discard();
         self.process.borrow().completions.close();
-        // Nobody waits for them any more.
-        for (_, Sent { job, pool }) in self.jobs.take() {
+        // Nobody waits for them any more. Those first that were sent last: a worker that gets free would take one which is
+        // still queued.
+        let mut jobs: Vec<_> = self.jobs.take().into_iter().collect();
+        jobs.sort_unstable_by_key(|(number, _)| std::cmp::Reverse(*number));
+        for (_, Sent { job, pool }) in jobs {
             if let Some(pool) = pool {
                 pool.cancel(&job);
             }

@@ -1,24 +1,13 @@
 local scheduler = require("scheduler")
 local memory = require("spec.support.memory")
 local workers = require("spec.support.workers")
+local refuses = require("spec.support.refuses")
 
 local await, run, shared = scheduler.await, scheduler.parallel.run, scheduler.shared
 
 local HAS_INTEGERS = math.type ~= nil
 local MOST = HAS_INTEGERS and math.maxinteger or 2 ^ 53 - 1
 local LEAST = HAS_INTEGERS and math.mininteger or -MOST
-
---- Checks that a call raises a message at a line of this file.
-local function refuses(message, fn, ...)
-  local arguments = { n = select("#", ...), ... }
-  local ok, err = pcall(function()
-    fn((unpack or table.unpack)(arguments, 1, arguments.n))
-    return nil
-  end)
-  assert.is_false(ok)
-  assert.are.equal("string", type(err))
-  assert.matches("^[^\n]*shared_atomic_spec%.lua:%d+: " .. message .. "$", err)
-end
 
 describe("a shared atomic", function()
   it("begins with its number, or 0", function()

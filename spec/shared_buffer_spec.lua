@@ -1,6 +1,7 @@
 local scheduler = require("scheduler")
 local memory = require("spec.support.memory")
 local workers = require("spec.support.workers")
+local refuses = require("spec.support.refuses")
 
 local await, run, shared = scheduler.await, scheduler.parallel.run, scheduler.shared
 
@@ -16,17 +17,6 @@ local WHOLE = {
 
 -- A literal would be taken for a 0 of the same function by Lua 5.1.
 local NEGATIVE_ZERO = -1 / math.huge
-
-local function refuses(message, fn, ...)
-  local arguments = { n = select("#", ...), ... }
-  local ok, err = pcall(function()
-    fn((unpack or table.unpack)(arguments, 1, arguments.n))
-    return nil
-  end)
-  assert.is_false(ok)
-  assert.are.equal("string", type(err))
-  assert.matches("^[^\n]*shared_buffer_spec%.lua:%d+: " .. message .. "$", err)
-end
 
 --- A buffer with these elements.
 local function of(element, ...)

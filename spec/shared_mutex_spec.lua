@@ -4,21 +4,11 @@ local child = require("spec.support.child")
 local memory = require("spec.support.memory")
 local virtual = require("spec.support.virtual")
 local workers = require("spec.support.workers")
+local refuses = require("spec.support.refuses")
 
 local await, run, shared, task = scheduler.await, scheduler.parallel.run, scheduler.shared, scheduler.task
 local advance, recorder = virtual.advance, virtual.recorder
 local protected = scheduler.pcall
-
-local function refuses(message, fn, ...)
-  local arguments = { n = select("#", ...), ... }
-  local ok, err = pcall(function()
-    fn((unpack or table.unpack)(arguments, 1, arguments.n))
-    return nil
-  end)
-  assert.is_false(ok)
-  assert.are.equal("string", type(err))
-  assert.matches("^[^\n]*shared_mutex_spec%.lua:%d+: " .. message .. "$", err)
-end
 
 --- Starts a task that locks a mutex, notes its name, and unlocks it.
 local function start_waiter(mutex, name, record)

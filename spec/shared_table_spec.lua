@@ -3,22 +3,12 @@ local attempt = require("spec.support.attempt")
 local child = require("spec.support.child")
 local memory = require("spec.support.memory")
 local workers = require("spec.support.workers")
+local refuses = require("spec.support.refuses")
 
 local await, run, shared, task = scheduler.await, scheduler.parallel.run, scheduler.shared, scheduler.task
 
 -- A literal would be taken for a 0 of the same function by Lua 5.1.
 local NEGATIVE_ZERO = -1 / math.huge
-
-local function refuses(message, fn, ...)
-  local arguments = { n = select("#", ...), ... }
-  local ok, err = pcall(function()
-    fn((unpack or table.unpack)(arguments, 1, arguments.n))
-    return nil
-  end)
-  assert.is_false(ok)
-  assert.are.equal("string", type(err))
-  assert.matches("^[^\n]*shared_table_spec%.lua:%d+: " .. message .. "$", err)
-end
 
 local CHANGED_INSIDE = "cannot change a shared table in the function of an 'update': .*"
 

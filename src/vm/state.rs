@@ -17,5 +17,7 @@ pub fn new_state() -> Result<Lua> {
     // raises.
     unsafe { lua.exec_raw::<()>((), |state| ffi::luaL_openlibs(state))? };
     lua.gc_restart();
+    #[cfg(feature = "aggressive_gc")]
+    lua.gc_set_mode(mlua::state::GcMode::Incremental(mlua::state::GcIncParams::default().pause(0)));
     Ok(lua)
 }

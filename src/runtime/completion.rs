@@ -5,13 +5,13 @@
 //! Any thread posts; the Lua thread alone takes, all that is there at once, at one point of its turn. Only the post
 //! that finds the queue empty wakes the Lua thread: one wake-up for a batch, however long it grows until it is taken.
 
-use std::process;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 
 use tokio::sync::Notify;
 
 use super::descriptor::Signal;
+use super::process;
 
 /// Results on their way to the Lua thread.
 #[derive(Debug)]

@@ -1,6 +1,53 @@
 //! What exists once per process, forks included, and threads that leave the host's signals alone.
 
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+
 use once_cell::sync::OnceCell;
+
+/// The number of this process. A system call at first: then it is known until a `fork`. It is asked for by each job that
+/// is sent, and each turn that takes what other threads have sent.
+pub fn id() -> u32 {
+    match ID.load(Ordering::Relaxed) {
+        UNKNOWN => look(),
+        id => id,
+    }
+}
+
+/// No process has this number.
+const UNKNOWN: u32 = 0;
+static ID: AtomicU32 = AtomicU32::new(UNKNOWN);
+
+#[cold]
+fn look() -> u32 {
+    let id = std::process::id();
+    if forgets_at_fork() {
+        ID.store(id, Ordering::Relaxed);
+    }
+    id
+}
+
+/// Whether the child of a `fork` begins without a number. No lock is taken for it that another thread could hold then.
+#[cfg(unix)]
+fn forgets_at_fork() -> bool {
+    static IS_BEGUN: AtomicBool = AtomicBool::new(false);
+    static IS_DONE: AtomicBool = AtomicBool::new(false);
+    extern "C" fn forget() {
+        ID.store(UNKNOWN, Ordering::Relaxed);
+    }
+    if !IS_BEGUN.swap(true, Ordering::SeqCst) {
+        // SAFETY: the function stores an atomic, which any thread may do at any time, and is never unloaded: the library
+        // stays in memory as its threads do.
+        #[expect(unsafe_code, reason = "a system call for each job is a twentieth of its time")]
+        let registered = unsafe { libc::pthread_atfork(None, None, Some(forget)) };
+        IS_DONE.store(registered == 0, Ordering::SeqCst);
+    }
+    IS_DONE.load(Ordering::SeqCst)
+}
+
+#[cfg(not(unix))]
+fn forgets_at_fork() -> bool {
+    true
+}
 
 /// A value made at its first use in each process.
 ///
@@ -25,7 +72,7 @@ impl<T> PerProcess<T> {
 
     /// This process's value, made by `make` if there is none yet.
     pub fn get_or_try_init<E>(&self, make: impl FnOnce() -> Result<T, E>) -> Result<&T, E> {
-        let pid = std::process::id();
+        let pid = id();
         let make = || make().map(|value| Generation { pid, value, child: OnceCell::new() });
         let Some(mut generation) = self.first.get() else {
             return self.first.get_or_try_init(make).map(|made| &made.value);
@@ -41,7 +88,7 @@ impl<T> PerProcess<T> {
 
     /// This process's value, if there is one.
     pub fn get(&self) -> Option<&T> {
-        let pid = std::process::id();
+        let pid = id();
         let mut generation = self.first.get();
         while let Some(found) = generation {
             if found.pid == pid {

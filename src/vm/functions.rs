@@ -14,6 +14,7 @@ use std::hash::{Hash, Hasher};
 use std::sync::{Arc, Weak};
 
 use mlua::{Function, Lua, Table, Value};
+use rustc_hash::FxHashMap;
 
 use super::raw;
 use super::transfer::weak_table;
@@ -37,7 +38,7 @@ pub struct Functions {
 
 #[derive(Debug, Default)]
 struct Sent {
-    by_id: HashMap<u64, Arc<Bytecode>>,
+    by_id: FxHashMap<u64, Arc<Bytecode>>,
     by_content: HashMap<Content, u64>,
     bytes: usize,
     /// How many there may be, and of how many bytes, until it is looked which functions are gone.
@@ -71,7 +72,7 @@ impl Eq for Content {}
 
 #[derive(Debug, Default)]
 struct Received {
-    by_id: HashMap<u64, Slot>,
+    by_id: FxHashMap<u64, Slot>,
     bytes: usize,
     /// The slots that were given up, and the last one that was not used before.
     free: Vec<i32>,
@@ -155,6 +156,15 @@ impl Functions {
     /// Where a function without upvalues is. In one message, functions that were different stay so.
     pub fn place(&self, bytecode: &Arc<Bytecode>, message: u64) -> Place {
         self.slots.borrow_mut().place(bytecode, message)
+    }
+
+    /// The slot of a function without upvalues that was received before, for a message that has no other.
+    pub fn known(&self, bytecode: &Bytecode) -> Option<i32> {
+        let Received { by_id, messages, .. } = &mut *self.slots.borrow_mut();
+        let slot = by_id.get_mut(&bytecode.id)?;
+        *messages += 1;
+        slot.message = *messages;
+        Some(slot.number)
     }
 
     /// Gives up a function that was received.

@@ -69,6 +69,8 @@ struct State {
     /// Whether an idle worker looks for a job without being parked: one at a time, or they would take the cores of
     /// those that make jobs.
     is_one_looking: bool,
+    /// Whether an idle worker was woken and has not come yet. It sees to it that others are, if there is more to do.
+    is_one_called: bool,
     /// Workers that were started and have not asked for a job yet.
     starting: usize,
     /// Workers whose jobs wait for other jobs, and such as do not stop: others take their place.
@@ -177,9 +179,7 @@ impl Crew {
     /// Sees to it that somebody takes what is queued. One worker is enough to go on.
     fn call_worker(self: &Arc<Self>, mut state: MutexGuard<'_, State>) -> io::Result<()> {
         let awake = usize::from(state.is_one_looking);
-        if state.idle > 0 && state.queue.len() > awake {
-            self.work_came.notify_one();
-        }
+        self.wake_idle(&mut state);
         if state.queue.len() <= state.idle + awake + state.starting {
             return Ok(());
         }
@@ -200,6 +200,14 @@ impl Crew {
             state.starting -= 1;
         }
         if is_first { started } else { Ok(()) }
+    }
+
+    /// Wakes an idle worker if there is a job for it: one at a time, as this takes longer than most other things here.
+    fn wake_idle(&self, state: &mut State) {
+        if state.idle > 0 && !state.is_one_called && state.queue.len() > usize::from(state.is_one_looking) {
+            state.is_one_called = true;
+            self.work_came.notify_one();
+        }
     }
 
     fn start_worker(self: &Arc<Self>) -> io::Result<()> {
@@ -258,6 +266,7 @@ impl Crew {
             if let Some(assignment) = state.queue.pop_front() {
                 self.queued.store(state.queue.len(), Ordering::Relaxed);
                 state.running.push(Arc::clone(assignment.job()));
+                self.wake_idle(&mut state);
                 let watchers = mem::take(&mut state.watchers);
                 drop(state);
                 tell(watchers);
@@ -282,17 +291,16 @@ impl Crew {
             // Where nothing may wait in the queue, there is room only now.
             tell(mem::take(&mut state.watchers));
             let is_late;
-            (state, is_late) = self.wait(state);
+            (state, is_late) = spinner.while_parked(|| self.wait(state));
             state.idle -= 1;
+            state.is_one_called = false;
             if is_late && state.queue.is_empty() {
                 break;
             }
         }
         state.workers -= 1;
-        if !state.queue.is_empty() {
-            // It may have been this one that was called for it.
-            self.work_came.notify_one();
-        }
+        // It may have been this one that was called for it.
+        self.wake_idle(&mut state);
         Next::Leave
     }
 

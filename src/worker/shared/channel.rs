@@ -16,11 +16,12 @@ use std::collections::{BTreeMap, VecDeque};
 use std::ops::{Deref, DerefMut};
 use std::sync::atomic::{AtomicU8, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, TryLockError};
-use std::{mem, process, thread};
+use std::{mem, thread};
 
 use super::stored::{Stored, bury};
 use super::waiter::{After, Claim, Ended, Me, Waiter, claim, claim_me};
 use super::{Counted, Handle, Place, new_place};
+use crate::runtime::process;
 
 /// A message on its way to a receiver; dropped, it goes back to its channel.
 #[derive(Debug)]

@@ -110,7 +110,7 @@ function Part:settle(ok, ...)
   local map = self.map
   map.parts[self] = nil
   map.in_flight = map.in_flight - 1
-  if ok then
+  if ok ~= false then
     self.results = (...)
     map.input:learn(self.values.n - HEADER, self.results[1], self.bytes)
     map.settled[#map.settled + 1] = self

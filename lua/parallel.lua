@@ -6,7 +6,7 @@ local ipairs, pairs, pcall, select = ipairs, pairs, pcall, select
 local setmetatable, type = setmetatable, type
 local package = package or {} -- which a sandbox may lack
 local pack, unpack = compat.pack, compat.unpack
-local WAKE, origin_here = wait.WAKE, native.origin
+local WAKE, origin_here, submit_plain = wait.WAKE, native.origin, native.submit_plain
 
 -- So many values always fit on the stack.
 local SURELY_FIT = 100
@@ -128,12 +128,17 @@ end
 
 parallel.tell_paths = tell_paths
 
+--- Whether tasks wait for room in a pool.
+local function is_crowded(pool)
+  local line = rooms[pool]
+  return line and (line.first or line.has_turn)
+end
+
 --- Sends a job by one of the natives for that, once there is room in the queue. Returns its number and how many bytes
 --- it took; or nil, nil and why it cannot be sent.
 function parallel.send(pool, submit, ...)
   if package.path ~= path or package.cpath ~= cpath then tell_paths() end
-  local line = rooms[pool]
-  if line and (line.first or line.has_turn) then return send_in_line(pool, submit, ...) end
+  if is_crowded(pool) then return send_in_line(pool, submit, ...) end
   local number, size, refused = submit(pool, ...)
   if not number and not refused then return send_in_line(pool, submit, ...) end
   return number, size, refused
@@ -162,18 +167,28 @@ function parallel.join(self, job)
   jobs[number] = self
 end
 
---- `parallel.run` and `pool:run`; `pool` is false for the default one.
-function parallel.run_in(pool, fn, ...)
-  if type(fn) ~= "function" then check.bad_argument(1, "run", "function", fn) end
+--- As `send`, for a call. `pool_number` is that of the pool.
+local function send_call(pool, pool_number, fn, ...)
+  if package.path == path and package.cpath == cpath and not is_crowded(pool) then
+    local number = submit_plain(pool_number, fn, ...)
+    if number then return number end
+  end
   local number, _, refused = send(pool, native.submit, pack(fn, ...), select("#", ...) + 1)
   if not number then check.raise(refused) end
+  return number
+end
+
+--- `parallel.run` and `pool:run`; `pool` is false for the default one.
+function parallel.run_in(pool, pool_number, fn, ...)
+  if type(fn) ~= "function" then check.bad_argument(1, "run", "function", fn) end
+  local number = send_call(pool, pool_number, fn, ...)
   local job = promise.new(origin_here(true), number)
   jobs[number] = job
   return job
 end
 
 function parallel.run(fn, ...)
-  return parallel.run_in(false, fn, ...)
+  return parallel.run_in(false, 0, fn, ...)
 end
 
 -- Taking ------------------------------------------------------------------------------------------------------------
@@ -189,14 +204,18 @@ local function fulfil(job, fit, ...)
   return reject(job, "error", "the outcome of the job cannot be taken: " .. (...), "")
 end
 
---- Takes the outcome of a job: the list of its results, or kind, message, traceback and value of its error, and of a
---- part of a map the position that it is about.
+--- Takes the outcome of a job: true and its results; nil and the list of its results; or false and kind, message,
+--- traceback and value of its error, and of a part of a map the position that it is about.
 function loop.settle(number, ok, ...)
   local job = jobs[number]
   jobs[number] = nil
   if not job then return end
-  if job.settle then return job:settle(ok, ...) end
-  if ok then
+  if job.settle then
+    if ok then return job:settle(nil, pack(...)) end
+    return job:settle(ok, ...)
+  end
+  if ok then return promise.fulfil(job, ...) end
+  if ok == nil then
     local results = ...
     if results.n < SURELY_FIT then return promise.fulfil(job, unpack(results, 1, results.n)) end
     return fulfil(job, pcall(unpack, results, 1, results.n))

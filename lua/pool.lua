@@ -2,12 +2,13 @@
 
 local native, check, parallel, load_map = ...
 
-local floor, pairs, tostring, type = math.floor, pairs, tostring, type
+local floor, pairs, setmetatable, tostring, type = math.floor, pairs, setmetatable, tostring, type
 
 local Pool = { __name = "scheduler.pool" }
 Pool.__index = Pool
 
 local pool = { class = Pool }
+local numbers = setmetatable({}, { __mode = "k" })
 
 local function refuse_self(self, name)
   check.raise(("calling '%s' on bad self (pool expected, got %s)"):format(name, type(self)))
@@ -56,9 +57,16 @@ function pool.new(options)
   return self
 end
 
+--- The number by which the natives know a pool; nil of anything else.
+local function number_of(self)
+  local number = native.pool_number(self)
+  if number then numbers[self] = number end
+  return number
+end
+
 function Pool:run(fn, ...)
-  if not native.is_pool(self) then refuse_self(self, "run") end
-  return parallel.run_in(self, fn, ...)
+  local number = numbers[self] or number_of(self) or refuse_self(self, "run")
+  return parallel.run_in(self, number, fn, ...)
 end
 
 function Pool:map(input, fn, options)

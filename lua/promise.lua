@@ -35,6 +35,7 @@ local queue_microtask = loop.queue_microtask
 local WAKE = wait.WAKE
 
 local STARTED, RESOLVED, REJECTED, CANCELLED = "Started", "Resolved", "Rejected", "Cancelled"
+local NONE = { n = 0 } -- values, of a promise that was settled with none
 
 local Promise = {}
 Promise.__index = Promise
@@ -159,11 +160,18 @@ end
 
 promise.values_of = values_of
 
+--- Notes what a promise was settled with.
+local function set_values(self, ...)
+  local count = select("#", ...)
+  self.value = (...)
+  if count ~= 1 then self.values = count == 0 and NONE or pack(...) end
+end
+
 --- Settles a promise with values, whatever they are.
 local function fulfil(self, ...)
   if self.status ~= STARTED then return end
-  self.status, self.value = RESOLVED, (...)
-  if select("#", ...) ~= 1 then self.values = pack(...) end
+  self.status = RESOLVED
+  set_values(self, ...)
   if self.source then forget(self) end
   if self.first or self.waiting or self.co or self.hooks then tell(self) end
 end
@@ -185,8 +193,7 @@ end
 
 local function reject(self, ...)
   if self.status ~= STARTED then return end
-  self.value = (...)
-  if select("#", ...) ~= 1 then self.values = pack(...) end
+  set_values(self, ...)
   set_rejected(self)
 end
 

@@ -9,12 +9,12 @@
 local native, worker = ...
 
 local create, resume, running, yield = coroutine.create, coroutine.resume, coroutine.running, coroutine.yield
-local unpack = table.unpack or unpack
+local type, unpack = type, table.unpack or unpack
 local pack = table.pack or function(...)
   return { n = select("#", ...), ... }
 end
 
-local take, done = native.take, native.done
+local take, done, done_plain = native.take, native.done, native.done_plain
 -- What comes before the values of a part, and before its results.
 local HEADER = 2
 local MOST_FUNCTIONS = 8
@@ -40,9 +40,11 @@ local function hand_in(run, list)
 end
 
 --- Notes that a job has returned. What it leaves behind is dropped before anybody hears of its end.
-local function finish(run, list)
-  if worker.tasks then return worker.tasks.finish(hand_in, run, list) end
-  return hand_in(run, list)
+local function finish(run, ...)
+  local tasks = worker.tasks
+  if not tasks then return done_plain(run, ...) or hand_in(run, pack(...)) end
+  if tasks.is_promise((...)) then return tasks.finish(hand_in, run, pack((...):expect())) end
+  return tasks.finish(hand_in, run, pack(...))
 end
 
 --- The first result of a part that cannot cross, and why.
@@ -96,27 +98,30 @@ local function new_part(run, values, id)
   return { fn = fn, values = values, results = { n = values.n }, at = HEADER, goes_on = values[2] }
 end
 
---- Takes a job, if there is one, and runs it. Returns what the driver is to be told.
-local function run_next()
-  local unfinished = worker.unfinished[1]
-  if unfinished then
-    table.remove(worker.unfinished, 1)
-    run_part(unfinished.run, unfinished.part)
-    return DONE
-  end
-  local run, call, id = take(worker.waiting == 0)
+--- Runs a job that was taken: its function and arguments, or their list; or the list of the values of a part and the id
+--- of its function. Returns what the driver is to be told.
+local function run_taken(run, call, ...)
   if not run then return run == nil and LEAVE or NO_JOB end
   number, part = run, nil
-  if id then
+  local id = ...
+  if type(call) == "function" then
+    finish(run, call(...))
+  elseif id then
     local this = new_part(run, call, id)
     if this then run_part(run, this) end
   else
-    local results = pack(call[1](unpack(call, 2, call.n)))
-    local tasks = worker.tasks
-    if tasks and tasks.is_promise(results[1]) then results = pack(results[1]:expect()) end
-    finish(run, results)
+    finish(run, call[1](unpack(call, 2, call.n)))
   end
   return worker.tasks and DONE
+end
+
+--- Takes a job, if there is one, and runs it.
+local function run_next()
+  local unfinished = worker.unfinished[1]
+  if not unfinished then return run_taken(take(worker.waiting == 0)) end
+  table.remove(worker.unfinished, 1)
+  run_part(unfinished.run, unfinished.part)
+  return DONE
 end
 
 --- The body of the coroutine that takes jobs: until one of them has waited.

@@ -6,7 +6,7 @@ local scheduler = require("scheduler")
 local memory = require("spec.support.memory")
 
 local await, run = scheduler.await, scheduler.parallel.run
-local load = loadstring or load
+local load, unpack = loadstring or load, table.unpack or unpack
 local SHARES_UPVALUES = debug.upvalueid ~= nil -- luacheck: ignore 143
 
 --- Runs a function in one job after the other, so that workers have had it before; calls `check` with each result.
@@ -28,6 +28,37 @@ describe("a function that is sent again", function()
       same = same + (is_same and 1 or 0)
     end)
     assert.is_true(same > 0)
+  end)
+
+  it("is given all arguments and gives all results, be they few or many", function()
+    local KINDS = { 0, -0.0, 1, 1.5, 2 ^ 53, -2 ^ 53, 1 / 0, false, true, "", "a\0b", ("x"):rep(1000), {}, math.type }
+    local function echo(...)
+      return ...
+    end
+    local function show(value)
+      local is_number = type(value) == "number"
+      return (math.type and math.type(value) or type(value)) .. (is_number and ("%g %g"):format(value, 1 / value) or "")
+    end
+    for count = 0, 40 do
+      for offset = 1, #KINDS do
+        local values = {}
+        -- Plain values up to one that is none, or a hole.
+        for i = 1, count do
+          values[i] = KINDS[i < count and (offset + i) % 9 + 1 or offset]
+        end
+        if count > 2 and offset % 3 == 0 then values[2] = nil end
+        local taken = { n = 0 }
+        local function take(...)
+          taken = { n = select("#", ...), ... }
+        end
+        take(await(run(echo, unpack(values, 1, count))))
+        assert.are.equal(count, taken.n)
+        for i = 1, count do
+          assert.are.equal(show(values[i]), show(taken[i]))
+          if type(values[i]) ~= "table" then assert.are.equal(values[i], taken[i]) end
+        end
+      end
+    end
   end)
 
   it("is the same one in the worker, if it is its only upvalue", function()
@@ -196,6 +227,13 @@ describe("a function that is sent again", function()
 end)
 
 describe("the memory of functions that were sent", function()
+  -- One worker, as what two of them hold cannot be compared.
+  local pool = scheduler.parallel.pool({ size = 1 })
+
+  teardown(function()
+    pool:close(0)
+  end)
+
   --- How much Lua memory this state and one worker hold after `work`, beyond what they held before, in KB.
   local function growth(work)
     local function held()
@@ -204,15 +242,15 @@ describe("the memory of functions that were sent", function()
       return collectgarbage("count")
     end
     work()
-    local ours, theirs = held(), await(run(held))
+    local ours, theirs = held(), await(pool:run(held))
     work()
-    return held() - ours, await(run(held)) - theirs
+    return held() - ours, await(pool:run(held)) - theirs
   end
 
   local function batch(count, make)
     local jobs = {}
     for i = 1, count do
-      jobs[i] = run(make(i))
+      jobs[i] = pool:run(make(i))
     end
     await(scheduler.Promise.all(jobs))
   end

@@ -2,15 +2,15 @@
 
 use std::cell::RefCell;
 use std::rc::Rc;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 
 use mlua::{AnyUserData, IntoLuaMulti, Lua, MultiValue, Result, Table, UserData, Value};
 
-use super::shared::{JobHandle, This};
+use super::shared::{JobHandle, PoolHandle, This};
 use super::{Natives, pool};
 use crate::vm::Vm;
 use crate::vm::transfer::{Transfer, decode, encode, words};
-use crate::worker::{Completion, Environment, Failure, JobNumber, Mapped, Outcome, Refusal, Request};
+use crate::worker::{Completion, Environment, Failure, JobNumber, Mapped, Message, Outcome, Pool, Refusal, Request};
 
 /// The function of a map, to be sent to workers.
 struct MappedFunction(Arc<Mapped>);
@@ -32,7 +32,7 @@ pub fn park(vm: &Vm) -> std::io::Result<()> {
 pub fn add(natives: &Natives, transfer: &Rc<Transfer>, sender: &Rc<Sender>) -> Result<()> {
     natives.add("submit", {
         let sender = Rc::clone(sender);
-        move |lua, vm, (pool, call, count): (Value, Table, usize)| sender.submit(lua, vm, &pool, (&call, count), None)
+        move |lua, _, (pool, call, count): (Value, Table, usize)| sender.submit(lua, &pool, (&call, count), None)
     })?;
     natives.add("set_environment", {
         let sender = Rc::clone(sender);
@@ -43,10 +43,15 @@ pub fn add(natives: &Natives, transfer: &Rc<Transfer>, sender: &Rc<Sender>) -> R
     })?;
     natives.add("submit_part", {
         let sender = Rc::clone(sender);
-        move |lua, vm, (pool, values, count, function): (Value, Table, usize, AnyUserData)| {
+        move |lua, _, (pool, values, count, function): (Value, Table, usize, AnyUserData)| {
             let mapped = function.borrow::<MappedFunction>().ok().map(|function| Arc::clone(&function.0));
-            sender.submit(lua, vm, &pool, (&values, count), mapped)
+            sender.submit(lua, &pool, (&values, count), mapped)
         }
+    })?;
+    // By which `submit_plain` knows a pool; that of the default one is 0.
+    natives.add("pool_number", {
+        let sender = Rc::clone(sender);
+        move |_, _, pool: This<PoolHandle>| pool.left().map(|pool| sender.number(&pool.0))
     })?;
     natives.add("map_function", {
         let transfer = Rc::clone(transfer);
@@ -70,9 +75,12 @@ pub fn add(natives: &Natives, transfer: &Rc<Transfer>, sender: &Rc<Sender>) -> R
 
 /// What sends the jobs of a VM.
 pub struct Sender {
+    vm: Rc<Vm>,
     transfer: Rc<Transfer>,
     /// That of the program, whose changes Lua tells.
     environment: RefCell<Arc<Environment>>,
+    /// Pools by their numbers, from 1. A number is given again when its pool is gone.
+    pools: RefCell<Vec<Weak<Pool>>>,
 }
 
 /// The number of a job and the bytes that it took, or nothing and why it was not sent; nothing and nothing if there is
@@ -81,8 +89,39 @@ type Submitted = (Option<JobNumber>, Option<usize>, Option<String>);
 
 impl Sender {
     /// That of a VM.
-    pub fn new(transfer: &Rc<Transfer>) -> Rc<Self> {
-        Rc::new(Sender { transfer: Rc::clone(transfer), environment: RefCell::default() })
+    pub fn new(vm: &Rc<Vm>, transfer: &Rc<Transfer>) -> Rc<Self> {
+        let (vm, transfer) = (Rc::clone(vm), Rc::clone(transfer));
+        Rc::new(Sender { vm, transfer, environment: RefCell::default(), pools: RefCell::default() })
+    }
+
+    /// What it takes values apart with.
+    pub fn transfer(&self) -> &Transfer {
+        &self.transfer
+    }
+
+    /// A number by which [`Sender::pool`] finds a pool as long as it is there.
+    fn number(&self, pool: &Arc<Pool>) -> usize {
+        let mut pools = self.pools.borrow_mut();
+        let found = pools.iter().position(|other| other.strong_count() == 0 || other.as_ptr() == Arc::as_ptr(pool));
+        let position = found.unwrap_or(pools.len());
+        match pools.get_mut(position) {
+            Some(place) => *place = Arc::downgrade(pool),
+            None => pools.push(Arc::downgrade(pool)),
+        }
+        position + 1
+    }
+
+    /// The pool with this number.
+    pub fn pool(&self, number: usize) -> Option<Arc<Pool>> {
+        match number.checked_sub(1) {
+            Some(position) => self.pools.borrow().get(position)?.upgrade(),
+            None => Some(Arc::clone(pool::default())),
+        }
+    }
+
+    /// Sends a call to a pool, unless that does not take it now.
+    pub fn send_plain(&self, pool: Arc<Pool>, call: Message) -> Option<JobNumber> {
+        self.vm.send_job(&pool, Request { call, environment: self.environment(), mapped: None }).ok()
     }
 
     /// A call as a message: a list of the function and its arguments, and its length.
@@ -96,16 +135,9 @@ impl Sender {
         Ok(Request { call, environment: self.environment(), mapped })
     }
 
-    fn submit(
-        &self,
-        lua: &Lua,
-        vm: &Vm,
-        pool: &Value,
-        call: (&Table, usize),
-        mapped: Option<Arc<Mapped>>,
-    ) -> Submitted {
+    fn submit(&self, lua: &Lua, pool: &Value, call: (&Table, usize), mapped: Option<Arc<Mapped>>) -> Submitted {
         let pool = pool::of(pool);
-        if pool.is_full() && !vm.works_for(&pool) {
+        if pool.is_full() && !self.vm.works_for(&pool) {
             return (None, None, None);
         }
         let request = match self.request(lua, call, mapped) {
@@ -113,7 +145,7 @@ impl Sender {
             Err(refused) => return (None, None, Some(refused)),
         };
         let size = request.call.bytes.len();
-        match vm.send_job(&pool, request) {
+        match self.vm.send_job(&pool, request) {
             Ok(number) => (Some(number), Some(size), None),
             Err(Refusal::Full) => (None, None, None),
             Err(Refusal::Closed) => (None, None, Some("the pool is closed".into())),
@@ -131,13 +163,13 @@ pub fn package(lua: &Lua) -> Result<Option<Table>> {
     lua.globals().raw_get("package")
 }
 
-/// The job's number and true and the list of its results, or false and the kind, message, traceback and value of its
+/// The job's number, nil and the list of its results, or false and the kind, message, traceback and value of its
 /// error, and the position of the value in a map that it is about. Of a place that need not wait any more, the number,
 /// negative. 0 and the number of what a worker runs if that is to stop; 0 alone if something has changed in a pool.
 fn values_of(lua: &Lua, transfer: &Transfer, completion: Completion) -> Result<MultiValue> {
     let results = match completion.outcome {
         Outcome::Done(message) => {
-            decode(lua, transfer, &message).and_then(|results| (true, results).into_lua_multi(lua))
+            decode(lua, transfer, &message).and_then(|results| (mlua::Nil, results).into_lua_multi(lua))
         }
         Outcome::Failed(failure) => failure_values(lua, transfer, *failure),
         Outcome::Woken => return (-(completion.number as i64)).into_lua_multi(lua),

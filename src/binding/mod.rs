@@ -96,13 +96,13 @@ pub fn open(lua: &Lua) -> Result<Table> {
 
 fn load(lua: &Lua) -> Result<Table> {
     let Parts { vm, transfer, worker } = Parts::of(lua)?;
-    let natives = Natives { lua, vm, table: lua.create_table()? };
+    let natives = Natives { lua, vm: Rc::clone(&vm), table: lua.create_table()? };
     natives.table.raw_set("VERSION", env!("CARGO_PKG_VERSION"))?;
     natives.table.raw_set("own_names", &transfer.own)?;
     turn::add(&natives)?;
     timer::add(&natives)?;
     clock::add(&natives)?;
-    let sender = job::Sender::new(&transfer);
+    let sender = job::Sender::new(&vm, &transfer);
     job::add(&natives, &transfer, &sender)?;
     pool::add(&natives, &sender)?;
     progress::add(&natives)?;
@@ -111,7 +111,8 @@ fn load(lua: &Lua) -> Result<Table> {
     fuzz::add(lua, &transfer)?;
     raw::guard_functions(lua, &natives.vm, &natives.table)?;
     let (callbacks, waiting) = (lua.create_table()?, lua.create_table()?);
-    raw::turn::add_functions(lua, &natives.vm, &natives.table)?;
+    raw::turn::add_functions(lua, &vm, &natives.table)?;
+    raw::job::add_functions(lua, &vm, &sender, &natives.table)?;
     let numbers = shared::channel::numbers(lua)?;
     raw::channel::add_functions(lua, &natives.vm, &natives.table, &numbers)?;
     raw::task::add_functions(lua, &natives.vm, &natives.table, &callbacks, &waiting)?;

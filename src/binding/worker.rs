@@ -10,14 +10,14 @@ use std::time::Instant;
 
 use mlua::{Error, FromLuaMulti, Function, IntoLuaMulti, Lua, LuaString, MultiValue, Result, Table, Value};
 
-use super::{Parts, job, open, worker_chunk};
+use super::{Parts, job, open, raw, worker_chunk};
 use crate::runtime::CompletionQueue;
 use crate::vm::Vm;
 use crate::vm::interrupt::{InterruptHandle, Interrupter};
 use crate::vm::state::new_state;
 use crate::vm::transfer::{Transfer, decode, encode, words};
 use crate::worker::{
-    Completion, Environment, Executor, Failure, Interrupt, Mapped, Outcome, Request, RunNumber, Seat, Taken,
+    Completion, Environment, Executor, Failure, Interrupt, Mapped, Message, Outcome, Request, RunNumber, Seat, Taken,
 };
 
 /// What is raised in a job that is interrupted. Nobody hears of it but code that catches it.
@@ -30,8 +30,19 @@ struct WorkerVm {
     worker: Rc<Worker>,
 }
 
+/// What there is for a worker.
+#[derive(Clone, Copy)]
+pub enum InHand {
+    /// A job, which is in hand.
+    Job,
+    /// Nothing now.
+    Nothing,
+    /// Nothing any more.
+    Leave,
+}
+
 /// What the natives of a worker share.
-struct Worker {
+pub struct Worker {
     seat: Rc<Seat>,
     transfer: Rc<Transfer>,
     vm: Rc<Vm>,
@@ -40,7 +51,9 @@ struct Worker {
     /// Whether the state is not to go on: memory has run out, or code was interrupted that may be half done.
     is_unfit: Cell<bool>,
     environment: RefCell<Option<Arc<Environment>>>,
-    /// What was taken and not handed in. It is few.
+    /// The job that was taken and has not begun.
+    in_hand: RefCell<Option<(RunNumber, Request)>>,
+    /// What has begun and was not handed in. It is few.
     runs: RefCell<Vec<Run>>,
 }
 
@@ -64,7 +77,7 @@ impl WorkerVm {
         let interrupter = Interrupter::new(&lua, CANCELLED)?;
         // Before anything takes them into its locals.
         #[cfg(not(feature = "luajit"))]
-        super::raw::coroutine::replace_functions(&lua)?;
+        raw::coroutine::replace_functions(&lua)?;
         let vm = Rc::new(Vm::new());
         let transfer = Rc::new(Transfer::new(&lua, super::shared::to_handle, super::shared::from_handle)?);
         // It is new, so nobody has set it.
@@ -78,6 +91,7 @@ impl WorkerVm {
             interrupter,
             is_unfit: Cell::new(false),
             environment: RefCell::default(),
+            in_hand: RefCell::default(),
             runs: RefCell::default(),
         });
         let state = lua.create_table()?;
@@ -118,6 +132,11 @@ impl Executor for WorkerVm {
 }
 
 impl Worker {
+    /// What it makes values with.
+    pub fn transfer(&self) -> &Transfer {
+        &self.transfer
+    }
+
     fn natives(self: &Rc<Self>, lua: &Lua) -> Result<Table> {
         let natives = Natives { lua, worker: self, table: lua.create_table()? };
         natives.add("take", |lua, worker, wait: bool| worker.take(lua, wait))?;
@@ -139,24 +158,57 @@ impl Worker {
             Ok(())
         })?;
         natives.add("load", |lua, _, ()| open(lua).map(drop))?;
-        Ok(natives.table)
+        let table = natives.table;
+        raw::worker::add_functions(lua, self, &table)?;
+        Ok(table)
+    }
+
+    /// Takes the next job in hand, unless there is one; waits for one if told to.
+    pub fn take_in_hand(&self, wait: bool) -> InHand {
+        if self.in_hand.borrow().is_some() {
+            return InHand::Job;
+        }
+        match self.seat.take(wait) {
+            Taken::Job(run, request) => {
+                self.vm.channels.resume();
+                self.in_hand.replace(Some((run, request)));
+                InHand::Job
+            }
+            Taken::Nothing => InHand::Nothing,
+            Taken::Leave => InHand::Leave,
+        }
+    }
+
+    /// Begins the job in hand if it needs nothing but to be called, and `take` takes the call, by the number of the job.
+    pub fn begin_plain(&self, take: impl FnOnce(RunNumber, &Message) -> bool) {
+        let mut in_hand = self.in_hand.borrow_mut();
+        let is_taken = in_hand.as_ref().is_some_and(|(run, request)| {
+            request.mapped.is_none() && self.is_told(request) && take(*run, &request.call)
+        });
+        if is_taken && let Some((run, _)) = in_hand.take() {
+            self.begin(run, None);
+        }
+    }
+
+    fn begin(&self, number: RunNumber, mapped: Option<Arc<Mapped>>) {
+        self.runs.borrow_mut().push(Run { number, start: Instant::now(), mapped });
+        self.interrupter.begin(number);
     }
 
     /// The next job: its number, its call, and the id of its function if it is a part of a map. False if there is none
     /// now, nothing if there will be none for this worker.
     fn take(&self, lua: &Lua, wait: bool) -> Result<MultiValue> {
         loop {
-            let (run, request) = match self.seat.take(wait) {
-                Taken::Job(run, request) => (run, request),
-                Taken::Nothing => return false.into_lua_multi(lua),
-                Taken::Leave => return Ok(MultiValue::new()),
-            };
-            self.vm.channels.resume();
+            match self.take_in_hand(wait) {
+                InHand::Job => {}
+                InHand::Nothing => return false.into_lua_multi(lua),
+                InHand::Leave => return Ok(MultiValue::new()),
+            }
+            let Some((run, request)) = self.in_hand.take() else { continue };
             match self.take_in(lua, &request) {
                 Ok(call) => {
                     let id = request.mapped.as_ref().map(|mapped| mapped.id);
-                    self.runs.borrow_mut().push(Run { number: run, start: Instant::now(), mapped: request.mapped });
-                    self.interrupter.begin(run);
+                    self.begin(run, request.mapped);
                     return (run, call, id).into_lua_multi(lua);
                 }
                 Err(error) => self.refuse(run, &error),
@@ -164,17 +216,20 @@ impl Worker {
         }
     }
 
+    /// Whether the worker has the environment of a request.
+    fn is_told(&self, request: &Request) -> bool {
+        self.environment.borrow().as_ref().is_some_and(|last| Arc::ptr_eq(last, &request.environment))
+    }
+
     /// Makes the values of a request.
     fn take_in(&self, lua: &Lua, request: &Request) -> Result<Table> {
-        let mut last = self.environment.borrow_mut();
-        if !last.as_ref().is_some_and(|last| Arc::ptr_eq(last, &request.environment)) {
+        if !self.is_told(request) {
             if let Some(package) = job::package(lua)? {
                 package.raw_set("path", lua.create_string(&request.environment.path)?)?;
                 package.raw_set("cpath", lua.create_string(&request.environment.cpath)?)?;
             }
-            *last = Some(Arc::clone(&request.environment));
+            self.environment.replace(Some(Arc::clone(&request.environment)));
         }
-        drop(last);
         decode(lua, &self.transfer, &request.call)
     }
 
@@ -193,7 +248,8 @@ impl Worker {
         }
     }
 
-    fn end(&self, run: RunNumber, outcome: Outcome) {
+    /// Hands in what a job came to.
+    pub fn end(&self, run: RunNumber, outcome: Outcome) {
         if self.interrupter.token() == run && self.interrupter.end() {
             self.is_unfit.set(true);
         }

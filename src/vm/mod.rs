@@ -25,8 +25,8 @@ use std::time::{Duration, Instant};
 use rustc_hash::FxHashMap;
 
 use crate::engine::{Delay, Engine, Id, Nanos, Origin, Repeat, Slot, Work};
-use crate::runtime::{CompletionQueue, MOMENT, Reactor, Spinner, WakeDescriptor};
-use crate::worker::{Completion, Job, JobNumber, Outcome, Pool, Refusal, Request, Seat, Waker};
+use crate::runtime::{CompletionQueue, MOMENT, Reactor, Spinner, WakeDescriptor, process};
+use crate::worker::{Completion, Job, JobNumber, Message, Outcome, Pool, Refusal, Request, Seat, Waker};
 use channels::{Channels, Waited};
 use origin::Origins;
 use places::Places;
@@ -100,7 +100,7 @@ struct Process {
 impl Process {
     fn new() -> Self {
         let completions = Arc::new(CompletionQueue::new());
-        Process { pid: std::process::id(), completions, reactor: None, descriptor: None }
+        Process { pid: process::id(), completions, reactor: None, descriptor: None }
     }
 }
 
@@ -190,6 +190,17 @@ impl Vm {
             Outcome::Interrupted | Outcome::Changed => {}
         }
         Some(completion)
+    }
+
+    /// The next completion, if it is that of a job with results, and `take` takes these, by the number of the job.
+    pub fn next_plain(&self, take: impl FnOnce(JobNumber, &Message) -> bool) {
+        let taken = self.taken.borrow();
+        if let Some(Completion { number, outcome: Outcome::Done(results) }) = taken.front()
+            && take(*number, results)
+        {
+            drop(taken);
+            self.next_completion();
+        }
     }
 
     /// Whether something is left that will, or could, make work.
@@ -398,7 +409,7 @@ impl Vm {
     /// In the child of a `fork`, leaves what belongs to the parent and starts afresh.
     fn leave_parent_process(&self) {
         let mut process = self.process.borrow_mut();
-        if process.pid == std::process::id() {
+        if process.pid == process::id() {
             return;
         }
         // Not dropped: the child shares the parent's epoll instances, and closing would take its registrations away.

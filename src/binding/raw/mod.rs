@@ -19,9 +19,11 @@
 pub mod channel;
 #[cfg(not(feature = "luajit"))]
 pub mod coroutine;
+pub mod job;
 pub mod task;
 pub mod timer;
 pub mod turn;
+pub mod worker;
 
 use std::ffi::{CStr, c_char, c_int};
 use std::mem::MaybeUninit;
@@ -44,8 +46,8 @@ const GUARDED: c_int = ffi::lua_upvalueindex(2);
 /// the module's own.
 const MAX_LEVELS: c_int = 12;
 
-/// What the userdata holds: `None` after it was finalized.
-type Handle = Option<Rc<Vm>>;
+/// What the userdata holds, mostly the VM: `None` after it was finalized.
+type Handle<T> = Option<Rc<T>>;
 
 /// What `_VERSION` is in the Lua that the module was built for.
 const VERSION: &CStr = if cfg!(feature = "lua55") {
@@ -132,40 +134,33 @@ unsafe extern "C-unwind" fn guard(state: *mut ffi::lua_State) -> c_int {
 
 /// A function whose upvalues are the handle and a table.
 fn with_table(lua: &Lua, vm: &Rc<Vm>, function: ffi::lua_CFunction, table: &Table) -> Result<Function> {
-    // SAFETY: the table lies at 1, the handle is pushed above it and put in front of it.
-    unsafe {
-        let vm = Rc::into_raw(Rc::clone(vm));
-        lua.exec_raw(table, move |state| {
-            push_handle(state, vm);
-            ffi::lua_insert(state, 1);
-            ffi::lua_pushcclosure(state, function, 2);
-        })
-    }
+    // SAFETY: the functions that are given expect these.
+    unsafe { with_upvalues(lua, vm, function, table) }
 }
 
-/// Pushes a userdata that owns `vm`.
+/// Pushes a userdata that owns `held`.
 ///
 /// # Safety
-/// `vm` comes from `Rc::into_raw`, and its count goes over to the userdata. There is room for three values. If Lua is
-/// out of memory it raises, and the VM is not freed: a leak, no more.
-unsafe fn push_handle(state: *mut ffi::lua_State, vm: *const Vm) {
+/// `held` comes from `Rc::into_raw`, and its count goes over to the userdata. There is room for three values. If Lua is
+/// out of memory it raises, and what is held is not freed: a leak, no more.
+unsafe fn push_handle<T>(state: *mut ffi::lua_State, held: *const T) {
     // SAFETY: the userdata is as large as a handle and aligned for anything; it is written before anybody reads it,
     // and has its finalizer from then on. Nothing in this frame has a destructor when Lua may raise.
     unsafe {
-        let handle = ffi::lua_newuserdata(state, size_of::<Handle>()).cast::<Handle>();
+        let handle = ffi::lua_newuserdata(state, size_of::<Handle<T>>()).cast::<Handle<T>>();
         ffi::lua_createtable(state, 0, 1);
-        ffi::lua_pushcclosure(state, finalize, 0);
+        ffi::lua_pushcclosure(state, finalize::<T>, 0);
         ffi::lua_setfield(state, -2, c"__gc".as_ptr());
-        handle.write(Some(Rc::from_raw(vm)));
+        handle.write(Some(Rc::from_raw(held)));
         ffi::lua_setmetatable(state, -2);
     }
 }
 
 /// `__gc` of the handle.
-unsafe extern "C-unwind" fn finalize(state: *mut ffi::lua_State) -> c_int {
+unsafe extern "C-unwind" fn finalize<T>(state: *mut ffi::lua_State) -> c_int {
     // SAFETY: Lua passes the userdata whose metatable this is in, and a program does not get hold of that metatable
     // but by the debug library. `take` leaves `None`, so that a second call finds nothing.
-    let handle = unsafe { ffi::lua_touserdata(state, 1).cast::<Handle>().as_mut() };
+    let handle = unsafe { ffi::lua_touserdata(state, 1).cast::<Handle<T>>().as_mut() };
     let _ = catch_unwind(AssertUnwindSafe(|| drop(handle.and_then(Option::take))));
     0
 }
@@ -173,11 +168,41 @@ unsafe extern "C-unwind" fn finalize(state: *mut ffi::lua_State) -> c_int {
 /// The VM of the running function, unless its state is closing.
 ///
 /// # Safety
-/// The running function has the handle as its first upvalue. The reference must not be kept beyond the call: the
-/// upvalue holds the VM as long as that.
+/// As [`held`], and the handle is that of a VM.
 unsafe fn vm<'a>(state: *mut ffi::lua_State) -> Option<&'a Vm> {
+    // SAFETY: as above.
+    unsafe { held(state) }
+}
+
+/// What the handle of the running function holds, unless its state is closing.
+///
+/// # Safety
+/// The running function has the handle of a `T` as its first upvalue. The reference must not be kept beyond the call:
+/// the upvalue holds it as long as that.
+unsafe fn held<'a, T>(state: *mut ffi::lua_State) -> Option<&'a T> {
     // SAFETY: the upvalue is the userdata that `push_handle` made, which has been written.
-    unsafe { (*ffi::lua_touserdata(state, HANDLE).cast::<Handle>()).as_deref() }
+    unsafe { (*ffi::lua_touserdata(state, HANDLE).cast::<Handle<T>>()).as_deref() }
+}
+
+/// A function whose upvalues are the handle of `held` and further values.
+///
+/// # Safety
+/// The function does with them and its arguments what it may.
+unsafe fn with_upvalues<T: 'static>(
+    lua: &Lua,
+    held: &Rc<T>,
+    function: ffi::lua_CFunction,
+    upvalues: impl mlua::IntoLuaMulti,
+) -> Result<Function> {
+    // SAFETY: the values are all that is on the stack, and few; the handle is pushed above them and put in front.
+    unsafe {
+        let held = Rc::into_raw(Rc::clone(held));
+        lua.exec_raw(upvalues, move |state| {
+            push_handle(state, held);
+            ffi::lua_insert(state, 1);
+            ffi::lua_pushcclosure(state, function, ffi::lua_gettop(state));
+        })
+    }
 }
 
 /// Runs what could panic, and what has destructors; `None` if it did panic.

@@ -293,34 +293,18 @@ impl<'a> Build<'a> {
 
     #[inline]
     unsafe fn tagged(&mut self, state: *mut ffi::lua_State, tag: Tag) -> Progress<()> {
-        // SAFETY: as above; each of the arms pushes one value.
+        // SAFETY: as above; each of the ways pushes one value.
         unsafe {
+            if push_scalar(state, tag, &mut self.reader).map_err(Stop::Failed)? {
+                return Ok(());
+            }
             match tag {
-                Tag::Nil => ffi::lua_pushnil(state),
-                Tag::False => ffi::lua_pushboolean(state, 0),
-                Tag::True => ffi::lua_pushboolean(state, 1),
-                Tag::Integer => {
-                    let integer = i64::from_le_bytes(self.reader.fixed().map_err(Stop::Failed)?);
-                    if HAS_INTEGERS {
-                        ffi::lua_pushinteger(state, integer as ffi::lua_Integer);
-                    } else {
-                        ffi::lua_pushnumber(state, integer as f64);
-                    }
-                }
-                Tag::Number => {
-                    let number = f64::from_le_bytes(self.reader.fixed().map_err(Stop::Failed)?);
-                    ffi::lua_pushnumber(state, number);
-                }
-                Tag::String => {
-                    let bytes = self.reader.bytes().map_err(Stop::Failed)?;
-                    ffi::lua_pushlstring(state, bytes.as_ptr().cast(), bytes.len());
-                }
                 Tag::Object => {
                     let number = self.number()?;
                     push_object(state, number as usize);
                 }
                 Tag::Globals => ffi::lua_pushvalue(state, GLOBALS),
-                Tag::End | Tag::Shared => return Err(broken()),
+                _ => return Err(broken()),
             }
         }
         Ok(())
@@ -427,6 +411,38 @@ impl<'a> Build<'a> {
     }
 }
 
+/// Pushes a value that is no object; false, and nothing is pushed, if it is one. Raises for strings alone, if there is no
+/// memory.
+///
+/// # Safety
+/// There is room for a value.
+#[inline]
+pub unsafe fn push_scalar(state: *mut ffi::lua_State, tag: Tag, reader: &mut Reader) -> Result<bool> {
+    // SAFETY: as above; each of the arms pushes one value.
+    unsafe {
+        match tag {
+            Tag::Nil => ffi::lua_pushnil(state),
+            Tag::False => ffi::lua_pushboolean(state, 0),
+            Tag::True => ffi::lua_pushboolean(state, 1),
+            Tag::Integer => {
+                let integer = i64::from_le_bytes(reader.fixed()?);
+                if HAS_INTEGERS {
+                    ffi::lua_pushinteger(state, integer as ffi::lua_Integer);
+                } else {
+                    ffi::lua_pushnumber(state, integer as f64);
+                }
+            }
+            Tag::Number => ffi::lua_pushnumber(state, f64::from_le_bytes(reader.fixed()?)),
+            Tag::String => {
+                let bytes = reader.bytes()?;
+                ffi::lua_pushlstring(state, bytes.as_ptr().cast(), bytes.len());
+            }
+            Tag::Object | Tag::Globals | Tag::End | Tag::Shared => return Ok(false),
+        }
+    }
+    Ok(true)
+}
+
 /// Pushes an object by its number.
 unsafe fn push_object(state: *mut ffi::lua_State, number: usize) {
     // SAFETY: the table lies at OBJECTS. Where Lua takes an `int`, mlua checks it: there are fewer objects.
@@ -456,8 +472,11 @@ unsafe fn load(state: *mut ffi::lua_State, bytecode: &Bytecode) -> Progress<()> 
 }
 
 /// Whether the function on top of the stack has this value as its upvalue; true if it is to have none.
-unsafe fn has(state: *mut ffi::lua_State, index: c_int, value: c_int) -> bool {
-    // SAFETY: a Lua function is on top; nothing is pushed if there is no such upvalue.
+///
+/// # Safety
+/// A Lua function is on top, and there is room for a value.
+pub unsafe fn has(state: *mut ffi::lua_State, index: c_int, value: c_int) -> bool {
+    // SAFETY: as above; nothing is pushed if there is no such upvalue.
     unsafe {
         if index == 0 {
             return true;

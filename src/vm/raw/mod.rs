@@ -21,6 +21,7 @@
 #![expect(unsafe_code, reason = "mlua's calls are measurably too slow here; see above")]
 
 pub mod build;
+pub mod plain;
 pub mod walk;
 
 use std::ffi::{c_int, c_void};

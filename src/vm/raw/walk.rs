@@ -7,7 +7,8 @@ use std::sync::Arc;
 
 use mlua::{Function, LightUserData, Lua, Result, Table, ffi};
 
-use super::{HAS_INTEGERS, TYPE_CDATA, push_named, upvalue_id};
+use super::plain::{places_of_globals_and_itself, write_scalar};
+use super::{TYPE_CDATA, push_named, upvalue_id};
 use crate::vm::decode::Reader;
 use crate::vm::functions::Functions;
 use crate::vm::transfer::{Kind, Tag, Transfer};
@@ -364,38 +365,23 @@ impl Walk {
         }
     }
 
-    /// If the function has no upvalues but its globals and itself: which these are, 0 for one that it has not.
+    /// See [`places_of_globals_and_itself`].
     unsafe fn plain(&mut self, state: *mut ffi::lua_State) -> Option<[u8; 2]> {
-        // Where functions have an environment instead, an upvalue of that name is one like any other.
-        const HAS_ENV: bool = !cfg!(any(feature = "lua51", feature = "luajit"));
-        let (mut env, mut this, mut this_id) = (0, 0, 0);
-        // SAFETY: as above; `lua_getupvalue` pushes nothing if it returns null.
+        // SAFETY: as above.
         unsafe {
-            for index in 1..=3 {
-                let name = ffi::lua_getupvalue(state, OBJECT, index);
-                if name.is_null() {
-                    break;
+            let (places, this) = places_of_globals_and_itself(state, OBJECT)?;
+            // Others may have the same upvalue, as the rest of several that call each other.
+            if let Some(this) = this {
+                let id = upvalue_id(state, OBJECT, this) as usize;
+                if id != 0 {
+                    if self.upvalues.contains_key(&id) {
+                        return None;
+                    }
+                    self.upvalues.insert(id, (self.number, this as u32));
                 }
-                if HAS_ENV && env == 0 && is_env(state, name) {
-                    env = index as u8;
-                } else if this == 0 && ffi::lua_rawequal(state, -1, OBJECT) != 0 {
-                    this = index as u8;
-                    this_id = upvalue_id(state, OBJECT, index) as usize;
-                } else {
-                    ffi::lua_pop(state, 1);
-                    return None;
-                }
-                ffi::lua_pop(state, 1);
             }
+            Some(places)
         }
-        // Others may have the same upvalue, as the rest of several that call each other.
-        if this_id != 0 {
-            if self.upvalues.contains_key(&this_id) {
-                return None;
-            }
-            self.upvalues.insert(this_id, (self.number, this.into()));
-        }
-        Some([env, this])
     }
 
     unsafe fn upvalues(&mut self, state: *mut ffi::lua_State) -> Progress<()> {
@@ -513,31 +499,18 @@ impl Walk {
     /// Writes a value.
     #[inline]
     unsafe fn value(&mut self, state: *mut ffi::lua_State, index: c_int) -> std::result::Result<(), &'static str> {
-        // SAFETY: as above. The bytes of a string stay while it is on the stack.
+        // SAFETY: as above.
         unsafe {
+            if write_scalar(&mut self.out, state, index) {
+                return Ok(());
+            }
             match ffi::lua_type(state, index) {
-                ffi::LUA_TNUMBER => {
-                    if HAS_INTEGERS && ffi::lua_isinteger(state, index) != 0 {
-                        let integer = ffi::lua_tointeger(state, index) as i64;
-                        self.fixed(Tag::Integer, integer.to_le_bytes());
-                    } else {
-                        self.fixed(Tag::Number, ffi::lua_tonumber(state, index).to_le_bytes());
-                    }
-                }
-                ffi::LUA_TSTRING => {
-                    self.tag(Tag::String);
-                    push_string(&mut self.out, state, index);
-                }
-                ffi::LUA_TNIL => self.tag(Tag::Nil),
-                ffi::LUA_TBOOLEAN if ffi::lua_toboolean(state, index) != 0 => self.tag(Tag::True),
-                ffi::LUA_TBOOLEAN => self.tag(Tag::False),
-                kind if is_object(kind) => return self.reference(state, index),
-                ffi::LUA_TLIGHTUSERDATA => return Err("light userdata"),
-                TYPE_CDATA => return Err("cdata"),
-                _ => return Err("thread"),
+                kind if is_object(kind) => self.reference(state, index),
+                ffi::LUA_TLIGHTUSERDATA => Err("light userdata"),
+                TYPE_CDATA => Err("cdata"),
+                _ => Err("thread"),
             }
         }
-        Ok(())
     }
 
     /// Writes the number of an object, which it gets if it has none.
@@ -584,12 +557,6 @@ impl Walk {
     fn tag(&mut self, tag: Tag) {
         self.out.push(tag as u8);
     }
-
-    #[inline]
-    fn fixed(&mut self, tag: Tag, bytes: [u8; 8]) {
-        let [a, b, c, d, e, f, g, h] = bytes;
-        self.out.extend_from_slice(&[tag as u8, a, b, c, d, e, f, g, h]);
-    }
 }
 
 /// Makes a map empty, and small if it was large.
@@ -608,7 +575,7 @@ fn is_object(kind: c_int) -> bool {
 ///
 /// # Safety
 /// `name` ends with a zero.
-unsafe fn is_env(state: *mut ffi::lua_State, name: *const c_char) -> bool {
+pub unsafe fn is_env(state: *mut ffi::lua_State, name: *const c_char) -> bool {
     // SAFETY: as above.
     unsafe { CStr::from_ptr(name) == c"_ENV" && ffi::lua_type(state, -1) == ffi::LUA_TTABLE }
 }
@@ -624,7 +591,10 @@ unsafe fn string<'a>(state: *mut ffi::lua_State, index: c_int) -> &'a [u8] {
 }
 
 /// Writes the string at `index`, after its length.
-unsafe fn push_string(out: &mut Vec<u8>, state: *mut ffi::lua_State, index: c_int) {
+///
+/// # Safety
+/// A string lies there.
+pub unsafe fn push_string(out: &mut Vec<u8>, state: *mut ffi::lua_State, index: c_int) {
     // SAFETY: as above.
     push_bytes(out, unsafe { string(state, index) });
 }

@@ -11,6 +11,7 @@ local task = scheduler.task
 
 local first_seed = tonumber(os.getenv("PARALLEL_SEED")) or os.time() % 1000000 * 100
 local SECONDS = tonumber(os.getenv("PARALLEL_SECONDS")) or 2
+local IS_LONG = SECONDS >= 60
 local EXITS = tonumber(os.getenv("PARALLEL_EXITS")) or 1
 
 local LIMIT = 30 -- seconds; generous, as machines may be busy
@@ -81,8 +82,12 @@ local function resident()
   return tonumber(text:match("VmRSS:%s*(%d+)"))
 end
 
+local IDLE = 13 -- seconds; longer than workers are idle before they end
+
 local function used()
   memory.collect()
+  -- A worker holds a megabyte, and after minutes there are tens of idle ones.
+  if IS_LONG then task.wait(IDLE) end
   return collectgarbage("count"), resident()
 end
 

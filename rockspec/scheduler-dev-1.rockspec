@@ -29,6 +29,7 @@ build = {
   install = {
     lib = { scheduler = "build/rock/scheduler.so" },
     lua = { ["scheduler.types"] = "types/scheduler.lua" },
+    bin = { scheduler = "bin/scheduler" },
   },
 }
 

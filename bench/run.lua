@@ -6,6 +6,7 @@
 
 package.path = "./?.lua;" .. package.path
 
+local chart = require("bench.chart")
 local machine = require("bench.machine")
 local report = require("bench.report")
 local shell = require("bench.shell")
@@ -158,7 +159,9 @@ local function main()
   end
   local head = report.head(facts, version_facts(), options.rounds, counts)
   local text = table.concat(head, "\n") .. "\n" .. table.concat(sections, "\n")
-  if options.partial then io.write(text) else write(RESULTS, text) end
+  if options.partial then return io.write(text) end
+  write(RESULTS, text)
+  progress("drawn: %d pictures", chart.draw_all())
 end
 
 main()

@@ -16,6 +16,7 @@ files["spec"].read_globals = {
 }
 files["bin"] = { std = "max", globals = { "arg" }, read_globals = { "_PROMPT", "_PROMPT2" } }
 files["bench"].std = "max"
+files["docs"].std = "max"
 files["examples"].std = "max"
 files[".busted"] = { std = "min" }
 files["rockspec/*.rockspec"].std = "rockspec"

@@ -13,7 +13,7 @@ with_module = env -u LUA_CPATH_5_2 -u LUA_CPATH_5_3 -u LUA_CPATH_5_4 LUA_CPATH="
 # A new cycle begins as soon as one has ended, also in the processes that specs start.
 aggressive_gc = collectgarbage('setpause', 0)
 
-.PHONY: help demo test test-rust test-gc fuzz build lint bench clean setup $(LUAS:%=test-%) $(LUAS:%=gc-%)
+.PHONY: help demo test test-rust test-gc fuzz build lint bench docs clean setup $(LUAS:%=test-%) $(LUAS:%=gc-%)
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1	/p' Makefile | expand -t 20
@@ -80,6 +80,7 @@ lint: ## rustfmt, clippy, luacheck
 	@.ci/setup lint
 	cargo fmt --check
 	cargo fmt --check --manifest-path bench/crossbeam/Cargo.toml
+	cargo fmt --check --manifest-path docs/markdown/Cargo.toml
 	cargo clippy --locked --quiet --tests -- -D warnings
 	cargo clippy --locked --quiet --features lua54 --target-dir target/clippy -- -D warnings
 	luacheck --quiet . bin/scheduler
@@ -92,6 +93,12 @@ build/bench/crossbeam: bench/crossbeam/main.rs bench/crossbeam/Cargo.toml bench/
 	cargo build --locked --quiet --release --manifest-path bench/crossbeam/Cargo.toml --target-dir target/bench
 	@mkdir -p $(@D)
 	@cp target/bench/release/crossbeam $@
+
+# The program for Markdown is a crate of its own, which the module knows nothing of.
+docs: ## the site, into docs/site
+	cargo build --locked --quiet --release --manifest-path docs/markdown/Cargo.toml --target-dir target/docs
+	@$(LUA) bench/chart.lua
+	@$(LUA) docs/generate.lua target/docs/release/markdown
 
 setup:
 	@.ci/setup

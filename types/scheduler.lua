@@ -1,17 +1,17 @@
 ---@meta
 
--- What `require("scheduler")` returns, for lua-language-server. Nothing here runs.
+-- What `require("scheduler")` returns, in the form that lua-language-server reads.
 --
 -- Units: milliseconds in the JavaScript family, `now` and `poll`; seconds elsewhere.
 -- A bad argument raises at the call, "bad argument #2 to 'setTimeout' (number expected, got string)", and leaves no
 -- trace. Rules that were taken from somewhere name the source:
---   HTML: https://html.spec.whatwg.org/multipage/timers-and-user-prompts.html
---   Node: https://nodejs.org/api/timers.html
---   Roblox: https://create.roblox.com/docs/reference/engine/libraries/task
---   trio: https://trio.readthedocs.io/en/stable/reference-core.html (nurseries, cancel scopes)
---   A+: https://promisesaplus.com
---   evaera: https://eryn.io/roblox-lua-promise/api/Promise
---   tokio: https://docs.rs/tokio/latest/tokio/sync/ (Semaphore, Mutex, Notify, mpsc)
+--  * HTML: <https://html.spec.whatwg.org/multipage/timers-and-user-prompts.html>
+--  * Node: <https://nodejs.org/api/timers.html>
+--  * Roblox: <https://create.roblox.com/docs/reference/engine/libraries/task>
+--  * trio: <https://trio.readthedocs.io/en/stable/reference-core.html> (nurseries, cancel scopes)
+--  * A+: <https://promisesaplus.com>
+--  * evaera: <https://eryn.io/roblox-lua-promise/api/Promise>
+--  * tokio: <https://docs.rs/tokio/latest/tokio/sync/> (Semaphore, Mutex, Notify, mpsc)
 --
 -- A call that waits suspends the coroutine that it is called in, and whoever resumed that gets `scheduler.pending`. On
 -- the main thread it turns the loop. Resumed by hand before its time, it returns what was passed to `resume`. It raises
@@ -585,7 +585,7 @@ function Promise.each(list, predicate) end
 ---@return scheduler.PromiseOf<R>
 function Promise.fold(list, reducer, initial) end
 
----@class scheduler.MapOptions
+---@class scheduler.PromiseMapOptions
 ---@field concurrency? integer How many calls may be under way at a time; no limit unless given.
 
 ---Calls `fn(value, index)` for each value of the list. Is resolved with the list of results, in the order of the list;
@@ -593,7 +593,7 @@ function Promise.fold(list, reducer, initial) end
 ---@generic T, R
 ---@param list T[]
 ---@param fn fun(value: T, index: integer): R
----@param options? scheduler.MapOptions
+---@param options? scheduler.PromiseMapOptions
 ---@return scheduler.PromiseOf<R[]>
 function Promise.map(list, fn, options) end
 

@@ -244,9 +244,14 @@ local function neighbours(page)
   return ('<p class="neighbours">%s<span></span>%s</p>'):format(before or "", after or "")
 end
 
---- Tables get a box in which they can be moved where the page is narrow.
+--- Tables get a box in which they can be moved where the page is narrow, and code in them may be broken.
 local function box_tables(html)
-  return (html:gsub("<table>", '<div class="table"><table>'):gsub("</table>", "</table></div>"))
+  return (html:gsub("<table>.-</table>", function(block)
+    local broken = block:gsub("<code>.-</code>", function(code)
+      return (code:gsub("%a[.(:]%f[%a{]", "%0<wbr>"))
+    end)
+    return '<div class="table">' .. broken .. "</div>"
+  end))
 end
 
 local function make(page, groups, places, ids, converter)

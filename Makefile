@@ -13,7 +13,7 @@ with_module = env -u LUA_CPATH_5_2 -u LUA_CPATH_5_3 -u LUA_CPATH_5_4 LUA_CPATH="
 # A new cycle begins as soon as one has ended, also in the processes that specs start.
 aggressive_gc = collectgarbage('setpause', 0)
 
-.PHONY: help demo test test-rust test-gc fuzz build lint bench docs clean setup $(LUAS:%=test-%) $(LUAS:%=gc-%)
+.PHONY: help demo test test-rust test-gc fuzz build lint bench docs types clean setup $(LUAS:%=test-%) $(LUAS:%=gc-%)
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1	/p' Makefile | expand -t 20
@@ -99,6 +99,10 @@ docs: ## the site, into docs/site
 	cargo build --locked --quiet --release --manifest-path docs/markdown/Cargo.toml --target-dir target/docs
 	@$(LUA) bench/chart.lua
 	@$(LUA) docs/generate.lua target/docs/release/markdown
+
+types: ## checks the types for editors, and uses of them (cargo install emmylua_check)
+	@command -v emmylua_check >/dev/null || { echo "Not found: emmylua_check; cargo install emmylua_check" >&2; exit 1; }
+	emmylua_check --warnings-as-errors types spec/types
 
 setup:
 	@.ci/setup

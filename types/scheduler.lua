@@ -254,7 +254,7 @@ scheduler.task = {}
 ---
 ---Raises if `f` cannot be called, and if the coroutine is dead, cancelled or running.
 ---@generic R
----@param f fun(...: any): R
+---@param f fun(...: any): R, ...: any
 ---@param ... any
 ---@return scheduler.Task<R> co
 ---@overload fun(co: thread|scheduler.Callable, ...: any): thread
@@ -265,7 +265,7 @@ function scheduler.task.spawn(f, ...) end
 ---
 ---Raises if `f` cannot be called, and if the coroutine is dead or cancelled.
 ---@generic R
----@param f fun(...: any): R
+---@param f fun(...: any): R, ...: any
 ---@param ... any
 ---@return scheduler.Task<R> co
 ---@overload fun(co: thread|scheduler.Callable, ...: any): thread
@@ -277,7 +277,7 @@ function scheduler.task.defer(f, ...) end
 ---Raises if `seconds` is NaN or no number, if `f` cannot be called, and if the coroutine is dead or cancelled.
 ---@generic R
 ---@param seconds? number Nil or negative is 0; `math.huge` is never.
----@param f fun(...: any): R
+---@param f fun(...: any): R, ...: any
 ---@param ... any
 ---@return scheduler.Task<R> co
 ---@overload fun(seconds?: number, co: thread|scheduler.Callable, ...: any): thread
@@ -310,17 +310,17 @@ function scheduler.task.join(co) end
 ---back, and scopes that it runs are cancelled. Dead or cancelled: does nothing.
 ---
 ---Raises if the task is running, or waits for a coroutine that it has resumed.
----@param co thread
+---@param co thread|scheduler.Task<any>
 function scheduler.task.cancel(co) end
 
----@param co thread
+---@param co thread|scheduler.Task<any>
 ---@return scheduler.TaskStatus
 function scheduler.task.status(co) end
 
 ---The name of a task, which messages use; sets it if a second argument is given, nil too.
 ---
 ---Raises if the name is neither a string nor nil.
----@param co thread
+---@param co thread|scheduler.Task<any>
 ---@param name? string
 ---@return string? name
 function scheduler.task.name(co, name) end
@@ -510,14 +510,14 @@ function Promise.reject(...) end
 
 ---The promise of `fn(...)`, which is called at once.
 ---@generic R
----@param fn fun(...: any): R
+---@param fn fun(...: any): R, ...: any
 ---@param ... any
 ---@return scheduler.PromiseOf<R>
 Promise["try"] = function(fn, ...) end
 
 ---`scheduler.async`.
 ---@generic R
----@param fn fun(...: any): R
+---@param fn fun(...: any): R, ...: any
 ---@return fun(...: any): scheduler.PromiseOf<R>
 function Promise.promisify(fn) end
 
@@ -625,7 +625,7 @@ function Promise.onUnhandledRejection(hook) end
 
 ---A function that calls `fn` with its arguments, in a coroutine that may wait, and returns a promise of the results.
 ---@generic R
----@param fn fun(...: any): R
+---@param fn fun(...: any): R, ...: any
 ---@return fun(...: any): scheduler.PromiseOf<R>
 function scheduler.async(fn) end
 
@@ -659,7 +659,7 @@ local Scope = {}
 ---
 ---Raises if `f` cannot be called, and if the scope is closing: an error or a cancellation has come, or it has ended.
 ---@generic R
----@param f fun(...: any): R
+---@param f fun(...: any): R, ...: any
 ---@param ... any
 ---@return scheduler.Task<R> co
 function Scope:spawn(f, ...) end
@@ -686,7 +686,7 @@ function Scope:cancel(reason) end
 ---from then on (trio); after a hundred that it has caught it ends there. `shield` is for clean-up that waits. A child
 ---that is parked in a `coroutine.yield` of its own ends as by `task.cancel`.
 ---@generic R
----@param fn fun(scope: scheduler.Scope): R
+---@param fn fun(scope: scheduler.Scope): R, ...: any
 ---@param options? scheduler.ScopeOptions
 ---@return R
 ---@return any ...
@@ -698,7 +698,7 @@ function scheduler.scope(fn, options) end
 ---Raises if `seconds` is NaN or no number, and if `fn` cannot be called.
 ---@generic R
 ---@param seconds number
----@param fn fun(...: any): R
+---@param fn fun(...: any): R, ...: any
 ---@param ... any
 ---@return R
 ---@return any ...
@@ -707,7 +707,7 @@ function scheduler.timeout(seconds, fn, ...) end
 ---Calls `fn(...)` in a task that no cancellation of the caller reaches, and waits for it in spite of any; the next wait
 ---outside raises again (trio: a shielded cancel scope). Returns or raises what `fn` does.
 ---@generic R
----@param fn fun(...: any): R
+---@param fn fun(...: any): R, ...: any
 ---@param ... any
 ---@return R
 ---@return any ...
@@ -746,7 +746,7 @@ function Semaphore:available() end
 
 ---Calls `fn(...)` with a permit, and gives it back however that ends: also when the task is cancelled.
 ---@generic R
----@param fn fun(...: any): R
+---@param fn fun(...: any): R, ...: any
 ---@param ... any
 ---@return R
 ---@return any ...
@@ -778,7 +778,7 @@ function Mutex:is_locked() end
 
 ---Calls `fn(...)` with the mutex locked, and unlocks it however that ends: also when the task is cancelled.
 ---@generic R
----@param fn fun(...: any): R
+---@param fn fun(...: any): R, ...: any
 ---@param ... any
 ---@return R
 ---@return any ...
@@ -949,7 +949,7 @@ function scheduler.coroutine.wrap(fn) end
 
 ---`pcall` in which one can wait, on PUC Lua 5.1 too. Elsewhere it is the stock function.
 ---@generic R
----@param fn fun(...: any): R
+---@param fn fun(...: any): R, ...: any
 ---@param ... any
 ---@return boolean ok
 ---@return R|any result
@@ -960,7 +960,7 @@ function scheduler.pcall(fn, ...) end
 ---function. On 5.1 the handler is called when the stack of the error is gone already; `debug.traceback` gives that of
 ---the error all the same.
 ---@generic R
----@param fn fun(...: any): R
+---@param fn fun(...: any): R, ...: any
 ---@param handler fun(err: any): any
 ---@param ... any
 ---@return boolean ok
@@ -1274,7 +1274,7 @@ function SharedMutex:is_locked() end
 
 ---Calls `fn(...)` with the mutex locked, and unlocks it however that ends: also when the task is cancelled.
 ---@generic R
----@param fn fun(...: any): R
+---@param fn fun(...: any): R, ...: any
 ---@param ... any
 ---@return R
 function SharedMutex:with(fn, ...) end

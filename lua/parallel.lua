@@ -45,9 +45,10 @@ local function pass_on(line, pool)
 end
 
 local function new_line(pool, is_so)
-  local line
+  -- Held weakly: where a table has no ephemerons, what a value refers to keeps its key.
+  local weak, line = setmetatable({ pool = pool }, { __mode = "v" }), nil
   line = waiters.new(function()
-    pass_on(line, pool)
+    if weak.pool ~= nil then pass_on(line, weak.pool) end
   end)
   line.is_so = is_so
   local take_out = line.remove

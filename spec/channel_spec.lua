@@ -645,31 +645,32 @@ describe("a channel between VMs", function()
       told:send(true)
       return channel:recv()
     end, to, started)
+    -- It may fail as soon as nobody else has the channel.
+    local awaiting = task.spawn(scheduler.pcall, await, job)
     to:send(scheduler.channel())
     assert.is_true(started:recv())
     task.wait(0.02)
     memory.collect()
-    local ok, err = pcall(await, job)
+    local ok, err = task.join(awaiting)
     assert.is_false(ok)
     assert.matches("nothing is left that could wake it", tostring(err))
   end)
 
   it("takes back the message of a job that ends without having taken it", function()
-    local channel, ready = scheduler.channel(), scheduler.channel(1)
-    local job = run(function(from, to)
+    local channel, computes, was_sent = scheduler.channel(), scheduler.shared.atomic(0), scheduler.shared.atomic(0)
+    local job = run(function(from, here, there)
       local inner = require("scheduler")
       inner.task.spawn(from.recv, from)
-      to:send(true)
-      inner.task.wait(0.01)
-      -- A turn later it would have it.
-      local stop = os.clock() + 0.03
-      while os.clock() < stop do
-        math.random()
-      end
-    end, channel, ready)
-    ready:recv()
-    task.wait(0.02)
+      inner.task.wait(0.001)
+      here:set(1)
+      -- A turn after this it would have it.
+      repeat until there:get() == 1
+    end, channel, computes, was_sent)
+    repeat
+      task.wait(0.001)
+    until computes:get() == 1
     channel:send("message")
+    was_sent:set(1)
     await(job)
     local ok, value = channel:try_recv()
     assert.are.same({ true, "message" }, { ok, value })

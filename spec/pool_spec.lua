@@ -345,6 +345,16 @@ describe("closing a pool", function()
     assert.matches("the pool is closed$", message)
   end)
 
+  it("does not keep the pool, though tasks have waited for room in it and for its end", function()
+    assert.is_true(memory.is_released(function()
+      local pool = parallel.pool({ size = 1, queue = 0 })
+      local first, second = pool:run(nap, 1), pool:run(nap, 2)
+      assert.are.equal(3, first:expect() + second:expect())
+      pool:close()
+      return pool
+    end))
+  end)
+
   it("is not needed: a pool that is collected ends its workers, and its jobs before", function()
     local pool = parallel.pool({ size = 1, idle = math.huge })
     local jobs = { pool:run(nap, 1), pool:run(nap, 2) }

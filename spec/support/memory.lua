@@ -23,10 +23,10 @@ function memory.is_released(make)
     end
     assert(next(weak), "there is nothing to collect")
   end
-  -- In a coroutine of its own, whose stack goes with it.
-  coroutine.wrap(function()
+  -- In a task of its own, whose stack goes with it, and which may wait.
+  scheduler.task.join(scheduler.task.spawn(function()
     keep(make())
-  end)()
+  end))
   memory.collect()
   return next(weak) == nil
 end

@@ -14,6 +14,7 @@ files["spec"].read_globals = {
   math = { fields = { "type", "maxinteger", "mininteger" } },
   table = { fields = { "pack", "unpack" } },
 }
+files["spec/interpreter"] = { std = "max" }
 files["bin"] = { std = "max", globals = { "arg" }, read_globals = { "_PROMPT", "_PROMPT2" } }
 files["bench"].std = "max"
 files["docs"].std = "max"

@@ -1,36 +1,44 @@
 # What is done with scheduler while it is made. `make help` lists it.
 
-LUAS    := lua5.1 lua5.2 lua5.3 lua5.4 luajit
+LUAS    := lua5.1 lua5.2 lua5.3 lua5.4 lua5.5 luajit
 LUA     ?= lua5.4
+# Built from their sources: what Debian does not have, and newer releases of what it has.
+BUILT   := lua5.5
+NEWEST  := lua5.4 luajit
 TREE    := $(CURDIR)
 SOURCES := $(shell find src lua -type f ! -name '*.md') src/README.md Cargo.toml Cargo.lock build.rs
 
 feature = $(subst .,,$(1))
 module  = build/$(1)/scheduler.so
-# The module's interpreters find it in front of any that is installed.
-with_module = env -u LUA_CPATH_5_2 -u LUA_CPATH_5_3 -u LUA_CPATH_5_4 LUA_CPATH="$(TREE)/build/$(1)/?.so;;"
+# The interpreters find the module of build/$(1) in front of any that is installed.
+with_module = env -u LUA_CPATH_5_2 -u LUA_CPATH_5_3 -u LUA_CPATH_5_4 LUA_CPATH="$(TREE)/build/$(1)/?.so;;" \
+  $(if $(filter $(BUILT),$(notdir $(1))),$(call with_built,lua,lua5.4))
+# Those that are built, in a folder of build/, take what busted consists of from an interpreter that is installed.
+with_built  = LD_LIBRARY_PATH="$(TREE)/build/$(1)" LUA_PATH="$$($(2) -e 'io.write(package.path)')"
+command     = $(if $(filter $(BUILT),$(1)),$(TREE)/build/lua/$(1),$(1))
 
 # A new cycle begins as soon as one has ended, also in the processes that specs start.
-aggressive_gc = collectgarbage('setpause', 0)
+aggressive_gc = if _VERSION == 'Lua 5.5' then collectgarbage('param', 'pause', 0) else collectgarbage('setpause', 0) end
 
-.PHONY: help demo test test-rust test-gc fuzz build lint bench docs types clean setup $(LUAS:%=test-%) $(LUAS:%=gc-%)
+.PHONY: help demo test test-rust test-gc fuzz build lint bench docs types clean setup test-newest \
+  $(LUAS:%=test-%) $(LUAS:%=gc-%) $(NEWEST:%=newest-%)
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1	/p' Makefile | expand -t 20
 	@echo "Interpreters: $(LUAS). With LUA=luajit, say, demo, build, test and bench take that one."
 
-demo: setup $(call module,$(LUA)) ## builds, and runs the examples on real files (LUA=..., FOLDER=...)
-	@$(call with_module,$(LUA)) $(LUA) examples/analyse.lua $(FOLDER)
+demo: setup $(call module,$(LUA)) $(filter build/lua/$(LUA),$(BUILT:%=build/lua/%)) ## builds, and runs the examples on real files (LUA=..., FOLDER=...)
+	@$(call with_module,$(LUA)) $(call command,$(LUA)) examples/analyse.lua $(FOLDER)
 	@echo
-	@$(call with_module,$(LUA)) $(LUA) examples/build.lua
+	@$(call with_module,$(LUA)) $(call command,$(LUA)) examples/build.lua
 	@echo
-	@$(call with_module,$(LUA)) $(LUA) examples/pipeline.lua
+	@$(call with_module,$(LUA)) $(call command,$(LUA)) examples/pipeline.lua
 	@echo
-	@$(call with_module,$(LUA)) $(LUA) examples/check.lua
+	@$(call with_module,$(LUA)) $(call command,$(LUA)) examples/check.lua
 	@echo
-	@$(call with_module,$(LUA)) $(LUA) examples/mandelbrot.lua
+	@$(call with_module,$(LUA)) $(call command,$(LUA)) examples/mandelbrot.lua
 	@echo
-	@$(call with_module,$(LUA)) $(LUA) examples/stages.lua
+	@$(call with_module,$(LUA)) $(call command,$(LUA)) examples/stages.lua
 
 test: setup test-rust ## all tests in all interpreters (LUA=... for one)
 ifeq ($(origin LUA),file)
@@ -44,20 +52,29 @@ test-rust: ## the tests of the Rust code, which need no Lua
 
 $(LUAS:%=test-%): test-%: build/%/scheduler.so build/host
 	@echo "== $*"
-	@$(call with_module,$*) $* spec/run.lua $(BUSTED)
+	@$(call with_module,$*) $(call command,$*) spec/run.lua $(BUSTED)
+
+$(BUILT:%=test-%) $(BUILT:%=gc-%): $(BUILT:%=build/lua/%)
+
+test-newest: setup $(NEWEST:%=newest-%) ## all specs in the newest releases of these interpreters
+
+$(NEWEST:%=newest-%): newest-%: build/%/scheduler.so build/newest/% build/host
+	@echo "== $*, newest release"
+	@env LUA_CPATH="$(TREE)/build/$*/?.so;$$($* -e 'io.write(package.cpath)')" $(call with_built,newest,$*) \
+	  $(TREE)/build/newest/$* spec/run.lua $(BUSTED)
 
 test-gc: setup $(LUAS:%=gc-%) ## all specs with the collector at its most aggressive
 
 $(LUAS:%=gc-%): gc-%: build/gc/%/scheduler.so build/host
 	@echo "== $*, aggressive collector"
-	@$(call with_module,gc/$*) LUA_INIT="$(aggressive_gc)" $* spec/run.lua $(BUSTED)
+	@$(call with_module,gc/$*) LUA_INIT="$(aggressive_gc)" $(call command,$*) spec/run.lua $(BUSTED)
 
 # Into a folder of its own: no user gets a module whose decoder can be called.
 fuzz: setup ## feeds broken messages to the decoder (LUA=..., TRANSFER_SECONDS=...)
 	cargo build --locked --quiet --release --features $(call feature,$(LUA)),fuzz --target-dir target/$(LUA)
 	@mkdir -p build/fuzz/$(LUA)
 	@cp target/$(LUA)/release/libscheduler.so build/fuzz/$(LUA)/scheduler.so
-	@$(call with_module,fuzz/$(LUA)) TRANSFER_FUZZ=1 $(LUA) spec/run.lua spec/transfer_fuzz_spec.lua
+	@$(call with_module,fuzz/$(LUA)) TRANSFER_FUZZ=1 $(call command,$(LUA)) spec/run.lua spec/transfer_fuzz_spec.lua
 
 build: $(call module,$(LUA)) ## the module for one interpreter, into build/$(LUA)
 
@@ -72,6 +89,24 @@ build/gc/%/scheduler.so: $(SOURCES)
 	@mkdir -p $(@D)
 	@cp target/gc/$*/release/libscheduler.so $@.new && mv $@.new $@
 
+# An interpreter, and beside it the library for the host, which knows it by this name.
+library = lib$(if $(filter luajit,$(1)),luajit-5.1.so.2,$(1).so.0)
+define build_interpreter
+	@mkdir -p $(@D)
+	cargo build --locked --quiet --release --manifest-path spec/interpreter/Cargo.toml --target-dir target/interpreter
+	host=$$(rustc -vV | sed -n 's/^host: //p') && env HOST=$$host TARGET=$$host OPT_LEVEL=2 \
+	  CARGO_CFG_TARGET_POINTER_WIDTH=64 target/interpreter/release/build-lua $* build/sources/$* >build/$*.log 2>&1
+	cc -shared -o $(@D)/$(call library,$*) -Wl,--whole-archive build/sources/$*/lib/*.a -Wl,--no-whole-archive -lm -ldl
+	cc -O2 -Wall -Wextra -Ibuild/sources/$*/include -o $@ spec/interpreter/*.c \
+	  -Wl,-E -Wl,--whole-archive build/sources/$*/lib/*.a -Wl,--no-whole-archive -lm -ldl
+endef
+
+INTERPRETER_SOURCES := $(addprefix spec/interpreter/,build_lua.rs Cargo.toml Cargo.lock interpreter.c modules.c)
+$(BUILT:%=build/lua/%): build/lua/%: $(INTERPRETER_SOURCES)
+	$(build_interpreter)
+$(NEWEST:%=build/newest/%): build/newest/%: $(INTERPRETER_SOURCES)
+	$(build_interpreter)
+
 build/host: spec/host/host.c
 	@mkdir -p $(@D)
 	cc -O1 -Wall -Wextra -o $@ $< -ldl -lpthread
@@ -81,11 +116,12 @@ lint: ## rustfmt, clippy, luacheck
 	cargo fmt --check
 	cargo fmt --check --manifest-path bench/crossbeam/Cargo.toml
 	cargo fmt --check --manifest-path docs/markdown/Cargo.toml
+	cargo fmt --check --manifest-path spec/interpreter/Cargo.toml
 	cargo clippy --locked --quiet --tests -- -D warnings
 	cargo clippy --locked --quiet --features lua54 --target-dir target/clippy -- -D warnings
 	luacheck --quiet . bin/scheduler
 
-bench: setup $(LUAS:%=build/%/scheduler.so) build/bench/crossbeam ## speed beside that of the peers, into bench/RESULTS.md
+bench: setup $(filter-out $(BUILT:%=build/%/scheduler.so),$(LUAS:%=build/%/scheduler.so)) build/bench/crossbeam ## speed beside that of the peers, into bench/RESULTS.md
 	@.ci/setup bench
 	@$(call with_module,lua5.4) lua5.4 bench/run.lua
 

@@ -45,8 +45,7 @@ local function is_text(text)
 end
 
 local function count(text, counts)
-  for word in text:gmatch("%a+") do
-    word = word:lower()
+  for word in text:lower():gmatch("%a+") do
     counts[word] = (counts[word] or 0) + 1
   end
 end

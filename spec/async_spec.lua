@@ -5,6 +5,7 @@ local child = require("spec.support.child")
 local misuse = require("spec.support.misuse")
 local uncaught = require("spec.support.uncaught")
 local virtual = require("spec.support.virtual")
+local raised = require("spec.support.raised")
 
 local Promise, task = scheduler.Promise, scheduler.task
 local async, await, promisify, interval = scheduler.async, scheduler.await, scheduler.promisify, scheduler.interval
@@ -189,7 +190,7 @@ describe("scheduler.async", function()
         assert.are.equal(value, err)
       end
     end
-    assert.are.same(counted(false, nil), counted(async(error)():await()))
+    assert.are.same(counted(false, raised.none), counted(async(error)():await()))
   end)
 
   it("rejects with what is raised where no message can be added", function()
@@ -447,7 +448,7 @@ describe("scheduler.await", function()
         assert.is_true(rawequal(value, err))
       end
     end
-    assert.are.same(counted(false, nil), counted(pcall(await, Promise.reject())))
+    assert.are.same(counted(false, raised.none), counted(pcall(await, Promise.reject())))
   end)
 
   it("raises for a cancelled promise, with the reason", function()

@@ -47,7 +47,7 @@ describe("a script", function()
   it("may collect garbage with everything pending, again and again", function()
     ends_with(0, child.script([[
       for i = 1, 1000 do scheduler.setTimeout(function() return i end, i % 7) end
-      collectgarbage("setpause", 0)
+      require("spec.support.memory").set_pause(0)
       scheduler.run()
       for _ = 1, 10 do collectgarbage() end
     ]]))

@@ -1,5 +1,6 @@
 local scheduler = require("scheduler")
 local child = require("spec.support.child")
+local raised = require("spec.support.raised")
 
 --- Runs `fn`, then the loop, and returns what reached `on_error`.
 local function errors_of(fn)
@@ -86,7 +87,7 @@ describe("an uncaught error", function()
     for i, value in ipairs(values) do
       assert.are.equal(value, errors[i][1])
     end
-    assert.is_nil(errors[#errors][1])
+    assert.are.equal(raised.none, errors[#errors][1])
     assert.are.equal(3, errors[#errors].n)
   end)
 
@@ -207,7 +208,7 @@ describe("the default handler", function()
     assert.are.equal("false", lines[4])
     assert.are.equal("(error object is a table value)", lines[5])
     assert.are.equal("(error object is a table value)", lines[6])
-    assert.are.equal("nil", lines[7])
+    assert.are.equal(tostring(raised.none), lines[7])
   end)
 
   it("takes over when the program's handler fails", function()

@@ -2,6 +2,7 @@ local scheduler = require("scheduler")
 local memory = require("spec.support.memory")
 local attempt = require("spec.support.attempt")
 local virtual = require("spec.support.virtual")
+local raised = require("spec.support.raised")
 
 local task, execute_tasks = scheduler.task, scheduler.execute_tasks
 local advance, recorder = virtual.advance, virtual.recorder
@@ -319,7 +320,7 @@ describe("an error in execute_tasks", function()
     end
     result = attempt.start(execute_tasks, { error }, 1)
     assert.are.equal("task", result.err.kind)
-    assert.is_nil(result.err.value)
+    assert.are.equal(raised.none, result.err.value)
   end)
 
   it("has the traceback of the task", function()

@@ -35,7 +35,9 @@ describe("the guide", function()
   for _, page in ipairs(pages()) do
     for i, block in ipairs(blocks(read(page))) do
       count = count + 1
-      it(("%s, block %d (%s) runs"):format(page, i, block.title), function()
+      -- Debian has none of these for Lua 5.5.
+      local runs = _VERSION == "Lua 5.5" and block.source:find('require%("[ls][uo][vc]') and pending or it
+      runs(("%s, block %d (%s) runs"):format(page, i, block.title), function()
         local path = child.write(block.source)
         local result = child.run({ path })
         os.remove(path)

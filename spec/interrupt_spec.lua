@@ -449,15 +449,17 @@ describe("the coroutines of a worker", function()
       return select(2, text:gsub("\n", "\n"))
     end)())
     if close then
-      note(pcall(close))
+      -- In Lua 5.5 the running coroutine may be closed, and that is the end of it.
+      local closes_itself = _VERSION == "Lua 5.5"
+      if not closes_itself then note(pcall(close)) end
       note(pcall(close, 1))
       note(close(create(print)))
       note(close(create(print), 1, 2))
       note(close(traced))
       note(close(traced))
-      note(pcall(function()
+      if not closes_itself then note(pcall(function()
         return close(coroutine.running())
-      end))
+      end)) end
       local closing = load([[
         local note, err = ...
         return function()

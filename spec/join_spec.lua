@@ -2,6 +2,7 @@ local scheduler = require("scheduler")
 local memory = require("spec.support.memory")
 local uncaught = require("spec.support.uncaught")
 local virtual = require("spec.support.virtual")
+local raised = require("spec.support.raised")
 
 local task = scheduler.task
 local advance, recorder = virtual.advance, virtual.recorder
@@ -213,7 +214,7 @@ describe("join of a task that fails", function()
       local after = joiner(co)
       for _, results in ipairs({ before, after }) do
         assert.is_true(results.failed)
-        assert.is_nil(results.err)
+        assert.are.equal(raised.none, results.err)
         assert.is_nil(results.results)
       end
     end)

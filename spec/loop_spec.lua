@@ -1,6 +1,7 @@
 local scheduler = require("scheduler")
 local child = require("spec.support.child")
 local virtual = require("spec.support.virtual")
+local raised = require("spec.support.raised")
 
 local function ignore() end
 
@@ -39,21 +40,21 @@ describe("run", function()
   it("raises its function's error as it is, once nothing is left", function()
     for _, err in ipairs({ "text", { code = 7 }, 42, true, io.stdout }) do
       local fired = false
-      local ok, raised = pcall(scheduler.run, function()
+      local ok, caught = pcall(scheduler.run, function()
         scheduler.setTimeout(function()
           fired = true
         end, 1)
         error(err, 0)
       end)
       assert.is_false(ok)
-      assert.are.equal(err, raised)
+      assert.are.equal(err, caught)
       assert.is_true(fired)
     end
-    local ok, raised = pcall(scheduler.run, function()
+    local ok, err = pcall(scheduler.run, function()
       error()
     end)
     assert.is_false(ok)
-    assert.is_nil(raised)
+    assert.are.equal(raised.none, err)
   end)
 
   it("says so when its function waits for what will never come", function()

@@ -1,6 +1,7 @@
 local scheduler = require("scheduler")
 local child = require("spec.support.child")
 local misuse = require("spec.support.misuse")
+local raised = require("spec.support.raised")
 
 local await, map, task, Promise = scheduler.await, scheduler.parallel.map, scheduler.task, scheduler.Promise
 
@@ -100,8 +101,9 @@ describe("parallel.map", function()
 
   it("takes holes and false as items, as far as # tells", function()
     local list = { 1, nil, 3, false, 5 }
-    local results = await(map(list, type))
-    assert.are.same({ "number", "nil", "number", "boolean", "number" }, results)
+    local types = { "number", "nil", "number", "boolean", "number" }
+    -- Which of its ends that is, is up to Lua.
+    assert.are.same({ (table.unpack or unpack)(types, 1, #list) }, await(map(list, type)))
   end)
 
   it("leaves holes where the function returns nothing", function()
@@ -512,7 +514,7 @@ describe("the first error of a map", function()
       if value == "coroutine" then error(coroutine.create(function() end)) end
       error(value, 0)
     end
-    assert.is_nil(error_of(map({ "nil" }, raise)).value)
+    assert.are.equal(raised.none, error_of(map({ "nil" }, raise)).value)
     assert.are.equal(false, error_of(map({ false }, raise)).value)
     assert.are.equal(7, error_of(map({ 7 }, raise)).value)
     assert.are.same({ code = { 7 } }, error_of(map({ { code = { 7 } } }, raise)).value)
@@ -525,7 +527,7 @@ describe("the first error of a map", function()
     assert.are.equal(7, failures[2].value)
     assert.are.same({ 7 }, failures[3].value)
     assert.are.equal(14, failures[4].value(7))
-    assert.is_nil(failures[5].value)
+    assert.are.equal(raised.none, failures[5].value)
     assert.is_nil(failures[6].value)
     assert.matches("^thread", failures[6].message)
   end)

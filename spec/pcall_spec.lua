@@ -1,6 +1,7 @@
 local scheduler = require("scheduler")
 local uncaught = require("spec.support.uncaught")
 local virtual = require("spec.support.virtual")
+local raised = require("spec.support.raised")
 
 local task = scheduler.task
 local advance, recorder = virtual.advance, virtual.recorder
@@ -75,8 +76,8 @@ describe("scheduler.pcall", function()
         assert.are.equal(err, results[2])
       end
     end
-    assert.are.same(counted(false, nil), in_task(scheduler.pcall, waiting(error)))
-    assert.are.same(counted(false, nil), in_task(scheduler.pcall, error))
+    assert.are.same(counted(false, raised.none), in_task(scheduler.pcall, waiting(error)))
+    assert.are.same(counted(false, raised.none), in_task(scheduler.pcall, error))
   end)
 
   it("returns the message that the stock one gives, with the same place", function()

@@ -6,6 +6,7 @@ local settled = require("spec.support.settled")
 local thenables = require("spec.support.thenables")
 local uncaught = require("spec.support.uncaught")
 local virtual = require("spec.support.virtual")
+local caught_as = require("spec.support.raised").as
 
 local Promise, task = scheduler.Promise, scheduler.task
 local check, deferred, later, run, watch =
@@ -571,8 +572,8 @@ describe("Promises/A+ 2.2.7, the promise that andThen returns:", function()
         error(reason, 0)
       end))
       run()
-      check(seen, "rejected", reason)
-      check(waited, "rejected", reason, "after a wait")
+      check(seen, "rejected", caught_as(reason))
+      check(waited, "rejected", caught_as(reason), "after a wait")
     end)
 
     each_way("2.2.7.4 rejects as the promise does, if onRejected is not callable: reason " .. name, function(way)
@@ -811,7 +812,7 @@ describe("Promises/A+ 2.3.3, thenables:", function()
           end)
           local seen = watch(resolve_with(give(object)))
           run()
-          check(seen, "rejected", reason, entry[1])
+          check(seen, "rejected", caught_as(reason), entry[1])
         end
       end)
 
@@ -861,8 +862,8 @@ describe("Promises/A+ 2.3.3, thenables:", function()
             error(reason, 0)
           end })))
           run()
-          check(seen, "rejected", reason, entry[1])
-          check(waited, "rejected", reason, entry[1] .. ", after a wait")
+          check(seen, "rejected", caught_as(reason), entry[1])
+          check(waited, "rejected", caught_as(reason), entry[1] .. ", after a wait")
         end
       end)
 

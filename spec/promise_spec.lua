@@ -2,6 +2,7 @@ local scheduler = require("scheduler")
 local memory = require("spec.support.memory")
 local promised = require("spec.support.promised")
 local virtual = require("spec.support.virtual")
+local raised = require("spec.support.raised")
 
 local Promise, task = scheduler.Promise, scheduler.task
 local Error = Promise.Error
@@ -145,7 +146,7 @@ describe("Promise.new", function()
     local promise = Promise.new(function()
       error()
     end)
-    assert.are.same(rejected(nil), promised.look(promise))
+    assert.are.same(rejected(raised.none), promised.look(promise))
   end)
 
   it("is settled from any other coroutine, task or callback", function()
@@ -1230,7 +1231,7 @@ describe("andThen", function()
     local promise = Promise.resolve():andThen(function()
       error()
     end)
-    assert.are.same(rejected(nil), outcome(promise))
+    assert.are.same(rejected(raised.none), outcome(promise))
   end)
 
   it("waits for a promise or thenable that a handler returns", function()
@@ -1797,7 +1798,7 @@ describe("await, awaitStatus and expect", function()
       assert.are.equal(err, select(2, pcall(promise.expect, promise)))
     end
     local promise = Promise.reject()
-    assert.are.same(counted(false, nil), counted(pcall(promise.expect, promise)))
+    assert.are.same(counted(false, raised.none), counted(pcall(promise.expect, promise)))
   end)
 
   it("wake those that wait in their order, and handlers as microtasks", function()

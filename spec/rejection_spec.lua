@@ -662,7 +662,9 @@ describe("the loop with a rejection that nobody handles", function()
     end
   end)
 
-  it("tells its host of one that happens outside of a turn", function()
+  -- Debian has no luasocket for Lua 5.5.
+  local it_with_socket = _VERSION == "Lua 5.5" and pending or it
+  it_with_socket("tells its host of one that happens outside of a turn", function()
     local result = child.script([[
       local socket = require("socket")
       local fd = scheduler.fd()

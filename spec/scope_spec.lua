@@ -2,6 +2,7 @@ local scheduler = require("scheduler")
 local attempt = require("spec.support.attempt")
 local child = require("spec.support.child")
 local virtual = require("spec.support.virtual")
+local raised = require("spec.support.raised")
 
 local task, scope, timeout, shield = scheduler.task, scheduler.scope, scheduler.timeout, scheduler.shield
 local advance, recorder = virtual.advance, virtual.recorder
@@ -410,7 +411,7 @@ describe("an error in a scope", function()
         advance(10)
         assert.is_true(result.ended)
         assert.is_false(result.ok)
-        assert.are.equal(value, result.err)
+        assert.are.equal(raised.as(value), result.err)
       end
       for _, value in ipairs(values_of_all_types()) do
         check(value)
@@ -1287,7 +1288,7 @@ describe("timeout", function()
     end
     local result = attempt.start(timeout, 1, error)
     assert.is_false(result.ok)
-    assert.is_nil(result.err)
+    assert.are.equal(raised.none, result.err)
   end)
 
   it("raises an error object of the kind timeout, at its time", function()
@@ -1467,7 +1468,7 @@ describe("shield", function()
     end
     result = attempt.start(shield, error)
     assert.is_false(result.ok)
-    assert.is_nil(result.err)
+    assert.are.equal(raised.none, result.err)
   end)
 
   it("waits on the main thread as well", function()

@@ -1,6 +1,7 @@
 local scheduler = require("scheduler")
 local attempt = require("spec.support.attempt")
 local virtual = require("spec.support.virtual")
+local raised = require("spec.support.raised")
 
 local task, scope, timeout = scheduler.task, scheduler.scope, scheduler.timeout
 local advance, recorder = virtual.advance, virtual.recorder
@@ -400,7 +401,7 @@ describe("semaphore:with", function()
       assert.are.equal(1, semaphore:available())
       assert.are.equal(value, select(2, pcall(semaphore.with, semaphore, error, value, 0)))
     end
-    assert.is_nil(attempt.start(semaphore.with, semaphore, error).err)
+    assert.are.equal(raised.none, attempt.start(semaphore.with, semaphore, error).err)
     assert.are.equal(1, semaphore:available())
   end)
 

@@ -2,6 +2,7 @@ local scheduler = require("scheduler")
 local child = require("spec.support.child")
 local uncaught = require("spec.support.uncaught")
 local virtual = require("spec.support.virtual")
+local raised = require("spec.support.raised")
 
 local task = scheduler.task
 local unpack = table.unpack or unpack
@@ -583,7 +584,7 @@ describe("an error in a task", function()
       for i, value in ipairs(values) do
         assert.are.equal(value, errors[i].err)
       end
-      assert.is_nil(errors[#errors].err)
+      assert.are.equal(raised.none, errors[#errors].err)
     end
   end)
 

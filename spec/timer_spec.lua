@@ -514,7 +514,7 @@ describe("an interval", function()
 
   it("treats missed ticks as its option says", function()
     scheduler.clock.resume()
-    for missed, expected in pairs({ skip = 1, burst = 5 }) do
+    for _, missed in ipairs({ "skip", "burst" }) do
       local fired = 0
       local id = setInterval(function()
         fired = fired + 1
@@ -524,11 +524,13 @@ describe("an interval", function()
         ignore()
       end
       local late = scheduler.now()
+      -- On a busy machine that takes longer.
+      local expected = missed == "skip" and 1 or math.floor((late - start) / 10)
       for _ = 1, 20 do
         scheduler.poll()
       end
       clearTimeout(id)
-      -- The polls take next to no time; on a busy machine more ticks come due meanwhile.
+      -- The polls take next to no time; there, too, more ticks may come due meanwhile.
       local more = math.floor((scheduler.now() - late) / 10) + 1
       assert.is_true(fired >= expected and fired <= expected + more, missed .. " fired " .. fired)
     end

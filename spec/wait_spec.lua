@@ -207,7 +207,7 @@ describe("wait", function()
 
   it("a million at once takes a few seconds", function()
     local result = child.script([[
-      collectgarbage("setpause", 200) -- as it is by default: these tests are run with others as well
+      require("spec.support.memory").set_pause(200) -- as it is by default: these tests are run with others as well
       local task, wait = scheduler.task, scheduler.task.wait
       scheduler.clock.pause()
       local count, woken, ordered, last = 1000000, 0, true, 0

@@ -22,6 +22,7 @@ typedef int (*lua_CFunction)(lua_State *);
 
 static lua_State *(*newstate)(void);
 static void (*openlibs)(lua_State *);
+static void (*openselectedlibs)(lua_State *, int, int); /* 5.5 */
 static int (*loadfile)(lua_State *, const char *);               /* 5.1 */
 static int (*loadfilex)(lua_State *, const char *, const char *); /* 5.2 and later */
 static int (*loadstring)(lua_State *, const char *);
@@ -47,6 +48,7 @@ static void load_library(const char *name) {
   }
   *(void **)&newstate = symbol(library, "luaL_newstate");
   *(void **)&openlibs = symbol(library, "luaL_openlibs");
+  *(void **)&openselectedlibs = symbol(library, "luaL_openselectedlibs");
   *(void **)&loadfile = symbol(library, "luaL_loadfile");
   *(void **)&loadfilex = symbol(library, "luaL_loadfilex");
   *(void **)&loadstring = symbol(library, "luaL_loadstring");
@@ -93,7 +95,8 @@ static void *work(void *unused) {
   (void)unused;
   for (int i = 0; i < states; i++) {
     lua_State *L = newstate();
-    openlibs(L);
+    if (openlibs) openlibs(L);
+    else openselectedlibs(L, ~0, 0);
     int failed = run(L);
     close_state(L);
     if (failed) return "failed";

@@ -31,12 +31,18 @@ function memory.is_released(make)
   return next(weak) == nil
 end
 
+--- Sets by how many percent memory has to grow until a cycle of the collector begins; returns what was set before.
+function memory.set_pause(percent)
+  if _VERSION == "Lua 5.5" then return collectgarbage("param", "pause", percent) end
+  return collectgarbage("setpause", percent)
+end
+
 --- Calls `fn` with the collector at its default pace: where so much is alive that an aggressive one takes minutes.
 function memory.relaxed(fn)
-  local pause = collectgarbage("setpause", 200)
+  local pause = memory.set_pause(200)
   fn()
   collectgarbage()
-  collectgarbage("setpause", pause)
+  memory.set_pause(pause)
 end
 
 return memory

@@ -1,6 +1,7 @@
 -- What became of promises, for specs.
 
 local scheduler = require("scheduler")
+local memory = require("spec.support.memory")
 local virtual = require("spec.support.virtual")
 
 local promised = {}
@@ -69,9 +70,9 @@ end
 --- through all of them whenever one is made.
 function promised.unhurried(fn)
   return function()
-    local pause = collectgarbage("setpause", 200)
+    local pause = memory.set_pause(200)
     local ok, err = pcall(fn)
-    collectgarbage("setpause", pause)
+    memory.set_pause(pause)
     if not ok then error(err, 0) end
   end
 end

@@ -1,0 +1,14 @@
+-- What Lua makes of errors.
+
+--- What is caught where nil was raised: nil, but words in Lua 5.5.
+local _, none = pcall(error)
+
+local raised = { none = none }
+
+--- What is caught where `value` was raised.
+function raised.as(value)
+  if value == nil then return none end
+  return value
+end
+
+return raised

@@ -35,15 +35,15 @@ function child.write(text)
   return path
 end
 
---- Runs a command in words; returns its exit code, and what it wrote.
-function child.command(words)
+--- Runs a command in words, for so many seconds at the most; returns its exit code, and what it wrote.
+function child.command(words, seconds)
   local out, err, code = os.tmpname(), os.tmpname(), os.tmpname()
   local quoted = {}
   for i, word in ipairs(words) do
     quoted[i] = child.quote(word)
   end
   local line = ("timeout -k 5 %d %s >%s 2>%s </dev/null; echo $? >%s"):format(
-    TIME_LIMIT, table.concat(quoted, " "), out, err, code)
+    seconds or TIME_LIMIT, table.concat(quoted, " "), out, err, code)
   os.execute(line)
   return { code = tonumber(read(code)), out = read(out), err = read(err) }
 end
@@ -87,6 +87,22 @@ end
 function child.host(source, states, threads)
   local path = child.write(source)
   local result = child.command({ host(), child.library(), path, states or 1, threads or 1 })
+  os.remove(path)
+  return result
+end
+
+--- Runs a script in the host again and again in one state: each time on another thread.
+function child.host_moving(source, threads)
+  local path = child.write(source)
+  local result = child.command({ host(), "move", child.library(), path, threads })
+  os.remove(path)
+  return result
+end
+
+--- Runs a script in one state after the other whose allocator fails later and later, see `spec/host/memory.c`.
+function child.host_without_memory(source, failures, step, first)
+  local path = child.write(source)
+  local result = child.command({ host(), "memory", child.library(), path, failures, step, first }, 20 * TIME_LIMIT)
   os.remove(path)
   return result
 end

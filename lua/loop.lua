@@ -362,13 +362,23 @@ local function turns(is_done)
   until false
 end
 
---- Runs `drive(...)`, which turns the loop, and marks the loop as running meanwhile. The `pcall` is a try/finally: what
---- reaches it comes from outside of any callback (an interrupt of the host's, say), and goes on.
-local function while_running(drive, ...)
+local function drive_marked(drive, ...)
   wait.is_running = true
-  local ok, err = pcall(drive, ...)
+  return drive(...)
+end
+
+--- Runs `drive(...)`, which turns the loop, and marks the loop as running meanwhile: inside the `pcall`, since the call
+--- of that may fail itself, for lack of stack. Returns whether it ended without an error, or the error.
+local function try_running(drive, ...)
+  local ok, err = pcall(drive_marked, drive, ...)
   wait.is_running = false
   native.end_turn()
+  return ok, err
+end
+
+--- As `try_running`; an error, which comes from outside of any callback (an interrupt of the host's, say), goes on.
+local function while_running(drive, ...)
+  local ok, err = try_running(drive, ...)
   if not ok then error(err, 0) end
 end
 
@@ -400,11 +410,12 @@ end
 
 --- Turns the loop until the main thread, which waits, is woken.
 function wait.turn_main()
-  while_running(turns, function()
+  local ok, err = try_running(turns, function()
     return not wait.is_main_waiting()
   end)
-  if not wait.is_main_waiting() then return WAKE end
-  wait.release_main()
+  if ok and not wait.is_main_waiting() then return WAKE end
+  if wait.is_main_waiting() then wait.release_main() end
+  if not ok then error(err, 0) end
   if wait.on_main_gave_up then wait.on_main_gave_up() end
   check.raise(stopped and "the scheduler was stopped" or "nothing is left that could end this wait")
 end

@@ -3,7 +3,9 @@
 use std::future::{Future, poll_fn};
 use std::io;
 use std::pin::pin;
-use std::task::Poll;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::task::{Context, Poll, Wake, Waker};
 use std::time::Duration;
 
 use tokio::runtime::{Builder, Runtime};
@@ -15,22 +17,84 @@ use super::deadline::DeadlineTimer;
 #[derive(Debug)]
 pub struct Reactor {
     deadline: DeadlineTimer,
+    notice: Arc<Notice>,
     runtime: Runtime,
+}
+
+/// How a park ended: because of what it waits for, or by a signal that the thread was sent.
+///
+/// tokio goes back to sleep after a signal. But its handler may have left something for Lua to do, as the one by which
+/// the stock interpreter ends a program at Ctrl-C; so the park has to end too. When the thread has left its sleep and
+/// none of those was woken that it waits for, then it was a signal.
+#[derive(Debug, Default)]
+struct Notice {
+    /// What wakes the thread; it is tokio's.
+    waker: Mutex<Option<Waker>>,
+    is_woken: AtomicBool,
+    is_interrupted: AtomicBool,
+    /// Whether the thread was woken by itself after a signal: it will leave its next sleep at once, for nothing.
+    has_echo: AtomicBool,
+}
+
+impl Notice {
+    /// Begins to look; returns whether there was a signal since.
+    fn begin(&self, waker: &Waker) -> bool {
+        let mut known = self.waker.lock().unwrap_or_else(PoisonError::into_inner);
+        if !known.as_ref().is_some_and(|known| known.will_wake(waker)) {
+            *known = Some(waker.clone());
+        }
+        drop(known);
+        self.is_woken.store(false, Ordering::SeqCst);
+        self.is_interrupted.swap(false, Ordering::SeqCst)
+    }
+
+    fn wake_thread(&self) {
+        let waker = self.waker.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(waker) = &*waker {
+            waker.wake_by_ref();
+        }
+    }
+
+    /// The thread has left its sleep.
+    fn left_sleep(&self) {
+        let was_echo = self.has_echo.swap(false, Ordering::SeqCst);
+        if !was_echo && !self.is_woken.load(Ordering::SeqCst) {
+            self.is_interrupted.store(true, Ordering::SeqCst);
+            self.has_echo.store(true, Ordering::SeqCst);
+            self.wake_thread();
+        }
+    }
+}
+
+impl Wake for Notice {
+    fn wake(self: Arc<Self>) {
+        self.wake_by_ref();
+    }
+
+    fn wake_by_ref(self: &Arc<Self>) {
+        self.is_woken.store(true, Ordering::SeqCst);
+        self.wake_thread();
+    }
 }
 
 impl Reactor {
     /// A reactor for the calling thread.
     pub fn new() -> io::Result<Self> {
-        let runtime = Builder::new_current_thread().enable_all().build()?;
+        let notice = Arc::new(Notice::default());
+        let noted = Arc::clone(&notice);
+        let runtime =
+            Builder::new_current_thread().enable_all().on_thread_unpark(move || noted.left_sleep()).build()?;
         let entered = runtime.enter();
         let deadline = DeadlineTimer::new()?;
         drop(entered);
-        Ok(Reactor { deadline, runtime })
+        Ok(Reactor { deadline, notice, runtime })
     }
 
-    /// Sleeps until `wait` has passed (`None`: for ever) or something is posted to `completions`.
+    /// Sleeps until `wait` has passed (`None`: for ever), something is posted to `completions`, or the thread was sent a
+    /// signal.
     pub fn park<T>(&mut self, wait: Option<Duration>, completions: &CompletionQueue<T>) -> io::Result<()> {
-        let Reactor { deadline, runtime } = self;
+        let Reactor { deadline, notice, runtime } = self;
+        let noting = Waker::from(Arc::clone(notice));
         runtime.block_on(async {
             let mut posted = pin!(async {
                 // A post that was taken before this thread parked has left its notice.
@@ -44,9 +108,15 @@ impl Reactor {
                     None => std::future::pending().await,
                 }
             });
-            poll_fn(|context| match posted.as_mut().poll(context) {
-                Poll::Ready(()) => Poll::Ready(Ok(())),
-                Poll::Pending => due.as_mut().poll(context),
+            poll_fn(|context| {
+                if notice.begin(context.waker()) {
+                    return Poll::Ready(Ok(()));
+                }
+                let context = &mut Context::from_waker(&noting);
+                match posted.as_mut().poll(context) {
+                    Poll::Ready(()) => Poll::Ready(Ok(())),
+                    Poll::Pending => due.as_mut().poll(context),
+                }
             })
             .await
         })
@@ -65,6 +135,18 @@ mod tests {
         let start = Instant::now();
         reactor.park(Some(Duration::from_millis(3)), &queue).unwrap();
         assert!(start.elapsed() >= Duration::from_millis(3));
+    }
+
+    #[test]
+    fn a_signal_ends_one_park() {
+        let (mut reactor, queue) = (Reactor::new().unwrap(), CompletionQueue::<()>::new());
+        reactor.park(Some(Duration::from_millis(1)), &queue).unwrap();
+        reactor.notice.is_woken.store(false, Ordering::SeqCst);
+        reactor.notice.left_sleep();
+        reactor.park(None, &queue).unwrap();
+        let start = Instant::now();
+        reactor.park(Some(Duration::from_millis(5)), &queue).unwrap();
+        assert!(start.elapsed() >= Duration::from_millis(5));
     }
 
     #[test]

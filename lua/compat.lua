@@ -7,7 +7,7 @@ local debug = debug or {}
 local getinfo = debug.getinfo
 local getmetatable = debug.getmetatable or getmetatable
 local rawequal, rawget, select, setmetatable, type = rawequal, rawget, select, setmetatable, type
-local sub = string.sub
+local floor, sub = math.floor, string.sub
 
 -- What the names of the module's own chunks begin with.
 local OWN_CHUNKS = "=[scheduler]"
@@ -35,13 +35,19 @@ end
 --- wake it from a later yield of the user's own.
 compat.tells_yieldable = coroutine.isyieldable ~= nil
 
---- The value of a local variable of the function that a coroutine began with, if that is among `functions`.
+--- The value of a local variable of the function that a coroutine began with, if that is among `functions`. Lua takes
+--- as many steps to a level as lie above it: after an overflow of the stack it would take minutes to look at one after
+--- the other, so the last one is searched for.
 local getlocal = debug.getlocal
 function compat.first_local(co, functions, name)
-  local level = 0
   if not getinfo or not getinfo(co, 0, "f") then return nil end
-  while getinfo(co, level + 1, "f") do
-    level = level + 1
+  local level, beyond = 0, 1
+  while getinfo(co, beyond, "l") do
+    level, beyond = beyond, 2 * beyond
+  end
+  while beyond - level > 1 do
+    local middle = floor((level + beyond) / 2)
+    if getinfo(co, middle, "l") then level = middle else beyond = middle end
   end
   if not functions[getinfo(co, level, "f").func] then return nil end
   local index = 1

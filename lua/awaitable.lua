@@ -2,6 +2,7 @@
 
 local native, compat, check, outcome, task, promise, lists = ...
 
+local format = string.format
 local getmetatable, next, pcall, select, type = getmetatable, next, pcall, select, type
 local unpack = compat.unpack
 local Promise, new, method_of = promise.prototype, promise.new, promise.method_of
@@ -49,7 +50,7 @@ function awaitable.list(list, name)
     promises[i] = from(list[i])
     if not promises[i] then
       local message = "bad argument #1 to '%s' (promise or task expected at index %d, got %s)"
-      check.raise(message:format(name, i, type(list[i])))
+      check.raise(format(message, name, i, type(list[i])))
     end
   end
   return promises

@@ -6,7 +6,8 @@
 
 local native, compat, check, errors, wait, loop = ...
 
-local error, pairs, type = error, pairs, type
+local format = string.format
+local error, ipairs, pairs, type = error, ipairs, pairs, type
 local pack, unpack = compat.pack, compat.unpack
 local current, leave, make_ready = wait.current, wait.leave, wait.make_ready
 local set_timer, suspend, WAKE = wait.set_timer, wait.suspend, wait.WAKE
@@ -29,8 +30,8 @@ local pins, places = native.channel_pins, loop.places
 local function unanchor(node)
   local place = node.place
   node.list, places[place] = nil, nil
-  for i = 1, #node do
-    node.anchors[i][place] = nil
+  for _, anchors in ipairs(node.anchors) do
+    anchors[place] = nil
   end
 end
 
@@ -44,14 +45,17 @@ end
 
 local function anchor(node)
   local anchors = {}
+  node.anchors = anchors -- those that there are, should memory run out
   for i = 1, #node do
     local object = node[i]
     anchors[i] = anchors_of(object)
     anchors[i][node.place] = node
     if not pins[object] and has_others(object) then pins[object] = true end
   end
-  node.anchors = anchors
 end
+
+-- The anchors of a node that has none yet.
+local NONE = {}
 
 -- What the nodes of all that wait have in the place of a list of waiters.
 local list = {}
@@ -97,6 +101,7 @@ end
 --- `node.woken` tells whether it has not timed out.
 local function wait_at(place, node, co, seconds)
   node.co, node.place, node.list, node.give_back, node.value = co, place, list, give_back, node
+  node.anchors = NONE
   places[place] = node
   anchor(node)
   if seconds then node.timer = set_timer(node, seconds) end
@@ -113,7 +118,7 @@ end
 channel.refuse_closed = refuse_closed
 
 local function refuse_self(name, value)
-  check.raise(("calling '%s' on bad self (channel expected, got %s)"):format(name, type(value)))
+  check.raise(format("calling '%s' on bad self (channel expected, got %s)", name, type(value)))
 end
 
 --- The values of a message that was received.
@@ -249,7 +254,7 @@ end
 Channel.__len = Channel.len
 
 function Channel:__tostring()
-  return ("channel %d"):format(native.channel_number(self) or 0)
+  return format("channel %d", native.channel_number(self) or 0)
 end
 
 channel.class = Channel

@@ -3,6 +3,7 @@
 
 local compat = ...
 
+local format = string.format
 local error, floor, pairs, tostring, type = error, math.floor, pairs, tostring, type
 local check = { caller = compat.caller, is_callable = compat.is_callable }
 
@@ -19,7 +20,7 @@ end
 local raise = check.raise
 
 function check.bad_argument(position, name, expected, value)
-  raise(("bad argument #%d to '%s' (%s expected, got %s)"):format(position, name, expected, kind_of(value)))
+  raise(format("bad argument #%d to '%s' (%s expected, got %s)", position, name, expected, kind_of(value)))
 end
 
 local bad_argument = check.bad_argument
@@ -39,8 +40,8 @@ end
 function check.count(value, least, position, name)
   if type(value) ~= "number" or value ~= value or value < least or floor(value) ~= value then
     local got = type(value) == "number" and value == value and tostring(value) or kind_of(value)
-    local expected = ("whole number of at least %d expected, got %s"):format(least, got)
-    raise(("bad argument #%d to '%s' (%s)"):format(position, name, expected))
+    local expected = format("whole number of at least %d expected, got %s", least, got)
+    raise(format("bad argument #%d to '%s' (%s)", position, name, expected))
   end
 end
 
@@ -52,10 +53,10 @@ function check.options(options, known, position, name)
     local expected = known[key]
     local is_right = type(value) == expected and value == value or expected == "function" and compat.is_callable(value)
     if not expected then
-      raise(("bad argument #%d to '%s' (unknown option '%s')"):format(position, name, tostring(key)))
+      raise(format("bad argument #%d to '%s' (unknown option '%s')", position, name, tostring(key)))
     elseif not is_right then
       local message = "bad argument #%d to '%s' (option '%s': %s expected, got %s)"
-      raise(message:format(position, name, key, expected, kind_of(value)))
+      raise(format(message, position, name, key, expected, kind_of(value)))
     end
   end
   return options

@@ -2,6 +2,7 @@
 
 local check, errors, waiters, task, scope = ...
 
+local format = string.format
 local huge, sort = math.huge, table.sort
 local ipairs, pairs, setmetatable, tostring, type = ipairs, pairs, setmetatable, tostring, type
 
@@ -17,7 +18,7 @@ local function comes_before(a, b)
 end
 
 local function name_of(key)
-  return type(key) == "string" and ("'%s'"):format(key) or tostring(key)
+  return type(key) == "string" and format("'%s'", key) or tostring(key)
 end
 
 --- The keys of the tasks, in order.
@@ -27,7 +28,7 @@ local function keys_of(tasks)
   for key, fn in pairs(tasks) do
     if not check.is_callable(fn) then
       local message = "bad argument #1 to 'execute_tasks' (function expected at key %s, got %s)"
-      check.raise(message:format(name_of(key), type(fn)))
+      check.raise(format(message, name_of(key), type(fn)))
     end
     keys[#keys + 1] = key
   end
@@ -59,7 +60,7 @@ function Run:task_ended(co, result)
     -- A task that raised nil has failed as well.
     self.errors[key] = result.err == nil and errors.new("task", "the error is nil", { key = key }) or result.err
   elseif result.failed or not self.scope.is_closing then
-    local message = ("task %s failed: %s"):format(name_of(key), errors.describe(result.err))
+    local message = format("task %s failed: %s", name_of(key), errors.describe(result.err))
     self.scope:fail(errors.new("task", message, { key = key, value = result.err, traceback = result.traceback }))
   end
   waiters.wake_all(self.waiting)

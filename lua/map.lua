@@ -3,7 +3,8 @@
 local native, compat, check, errors, wait, waiters, promise, parallel, input, protected_call = ...
 
 local error, ipairs, next, setmetatable, tonumber, type = error, ipairs, next, setmetatable, tonumber, type
-local match, remove, sort = string.match, table.remove, table.sort
+local format, gsub, match = string.format, string.gsub, string.match
+local remove, sort = table.remove, table.sort
 local WAKE, HEADER = wait.WAKE, input.HEADER
 
 -- Parts in flight for each job that runs at a time: the next one is there when one has ended.
@@ -65,7 +66,7 @@ end
 function Map:refuse(part, refused)
   local values = part.values
   local at = tonumber(match(refused, "argument #(%d+)"))
-  local message = at and refused:gsub("argument #%d+", "item #" .. at - HEADER + values[1] - 1, 1) or refused
+  local message = at and gsub(refused, "argument #%d+", "item #" .. at - HEADER + values[1] - 1, 1) or refused
   local failure = { message = message, traceback = "", position = at and at - HEADER }
   if not at or not self.collects then return self:fail(self:new_error(values, failure)) end
   if values.n == HEADER + 1 then return self:settle_failed(part, failure) end
@@ -234,7 +235,7 @@ local function as_completed(self)
 end
 
 local function bad_option(name, expected, got)
-  check.raise(("bad argument #3 to 'map' (option '%s': %s expected, got %s)"):format(name, expected, got))
+  check.raise(format("bad argument #3 to 'map' (option '%s': %s expected, got %s)", name, expected, got))
 end
 
 local function check_options(options)
@@ -268,7 +269,7 @@ local function start(pool, values, fn, options)
   check_arguments(values, fn)
   options = check_options(options)
   local mapped, refused = native.map_function({ fn })
-  if not mapped then check.raise((refused:gsub("argument #1", "argument #2", 1))) end
+  if not mapped then check.raise((gsub(refused or "not enough memory", "argument #1", "argument #2", 1))) end
   local width = AHEAD * native.pool_width(pool)
   local source = input.new(values, options, width)
   local self = setmetatable({

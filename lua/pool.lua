@@ -2,6 +2,7 @@
 
 local native, check, parallel, load_map = ...
 
+local format, gsub = string.format, string.gsub
 local floor, pairs, setmetatable, tostring, type = math.floor, pairs, setmetatable, tostring, type
 
 local Pool = { __name = "scheduler.pool" }
@@ -11,7 +12,7 @@ local pool = { class = Pool }
 local numbers = setmetatable({}, { __mode = "k" })
 
 local function refuse_self(self, name)
-  check.raise(("calling '%s' on bad self (pool expected, got %s)"):format(name, type(self)))
+  check.raise(format("calling '%s' on bad self (pool expected, got %s)", name, type(self)))
 end
 
 local OPTIONS = {
@@ -34,7 +35,7 @@ local function check_counts(options)
     local is_infinite = name == "queue" and value == math.huge
     if value and not is_infinite and (value < least or value > MOST or floor(value) ~= value) then
       local message = "bad argument #1 to 'pool' (option '%s': whole number of at least %d expected, got %s)"
-      check.raise(message:format(name, least, tostring(value)))
+      check.raise(format(message, name, least, tostring(value)))
     end
   end
 end
@@ -53,7 +54,7 @@ function pool.new(options)
     parallel.tell_paths()
   end
   local self, refused = native.new_pool(wanted)
-  if not self then check.raise((refused:gsub("argument #1", "option 'init'", 1))) end
+  if not self then check.raise((gsub(refused or "not enough memory", "argument #1", "option 'init'", 1))) end
   return self
 end
 
@@ -102,7 +103,7 @@ end
 
 function Pool:__tostring()
   local figures = native.pool_figures(self)
-  return ("pool of %d workers, %d jobs"):format(figures.size, figures.queued + figures.running)
+  return format("pool of %d workers, %d jobs", figures.size, figures.queued + figures.running)
 end
 
 return pool

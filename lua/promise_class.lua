@@ -2,6 +2,7 @@
 
 local native, compat, check, timer, task, promise, lists, awaitable, Error = ...
 
+local format = string.format
 local error, getmetatable, pairs, random = error, getmetatable, pairs, math.random
 local select, type = select, type
 local pack, unpack = compat.pack, compat.unpack
@@ -23,7 +24,7 @@ methods.__name = "scheduler.promise"
 methods.awaitValue = methods.expect
 
 function methods:__tostring()
-  return ("Promise(%s)"):format(self.status)
+  return format("Promise(%s)", self.status)
 end
 
 for name, fn in pairs(lists) do
@@ -274,7 +275,7 @@ end
 function methods:timeout(seconds, value)
   if type(seconds) ~= "number" or seconds ~= seconds then bad_argument(1, "timeout", "number", seconds) end
   local late = chain(Promise.delay(seconds), function()
-    local message = ("timed out after %g s"):format(seconds)
+    local message = format("timed out after %g s", seconds)
     return Promise.reject(rejection(self, "TimedOut", message, value))
   end)
   return lists.race({ late, self })

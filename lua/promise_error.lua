@@ -2,6 +2,7 @@
 
 local compat = ...
 
+local format = string.format
 local getmetatable, pairs, setmetatable, tostring, type = getmetatable, pairs, setmetatable, tostring, type
 local error, rawget = error, rawget
 local concat = table.concat
@@ -14,7 +15,7 @@ local function enumeration(name, members)
   end
   return setmetatable(values, {
     __index = function(_, key)
-      error(("%s is not a valid member of %s"):format(tostring(key), name), 2)
+      error(format("%s is not a valid member of %s", tostring(key), name), 2)
     end,
     __newindex = function()
       error(name .. " cannot be changed", 2)
@@ -80,7 +81,7 @@ function Error:__tostring()
     lines[#lines + 1] = err.trace or err.error
     lines[#lines + 1] = err.context
   end
-  return ("Promise.Error(%s): %s"):format(self.kind or "?", concat(lines, "\n"))
+  return format("Promise.Error(%s): %s", self.kind or "?", concat(lines, "\n"))
 end
 
 return Error

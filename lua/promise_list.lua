@@ -5,6 +5,7 @@
 
 local native, compat, check, promise, awaitable, Error = ...
 
+local format = string.format
 local error, getmetatable, ipairs, type = error, getmetatable, ipairs, type
 local huge, min = math.huge, math.min
 local pack, unpack = compat.pack, compat.unpack
@@ -111,7 +112,7 @@ local function some(promises, wanted, finish, options)
   if wanted == 0 then
     finish(self, group.values)
   elseif wanted > #promises then
-    local message = ("%d of the promises are wanted, but there are only %d"):format(wanted, #promises)
+    local message = format("%d of the promises are wanted, but there are only %d", wanted, #promises)
     reject(self, Error.new({ kind = "ExecutionError", error = message }))
   end
   return observe(self, promises, group)

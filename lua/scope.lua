@@ -5,6 +5,7 @@
 
 local check, errors, wait, outcome, waiters, timer, task, awaitable = ...
 
+local format = string.format
 local error, ipairs, pairs = error, ipairs, pairs
 local rawequal, rawset, setmetatable, type = rawequal, rawset, setmetatable, type
 local sort = table.sort
@@ -141,7 +142,7 @@ local function result_of(self, seconds, first, interruption)
   if self.has_failed then error(self.failure, 0) end
   if interruption ~= nil then error(interruption, 0) end
   if self.has_timed_out and self.was_cut then
-    error(errors.new("timeout", ("%s timed out after %g s"):format(self.label, seconds)), 0)
+    error(errors.new("timeout", format("%s timed out after %g s", self.label, seconds)), 0)
   end
   local result = outcome.of(first)
   if result and not result.cancelled then return outcome.unwrap(result) end

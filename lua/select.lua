@@ -2,12 +2,13 @@
 
 local native, check, channel = ...
 
+local format = string.format
 local next, type = next, type
 local try_cases = native.channel_try_cases
 local NOT_NOW, CLOSED, FAILED = channel.NOT_NOW, channel.CLOSED, channel.FAILED
 
 local function refuse(i, reason)
-  check.raise(("bad argument #1 to 'select' (case %d: %s)"):format(i, reason))
+  check.raise(format("bad argument #1 to 'select' (case %d: %s)", i, reason))
 end
 
 --- The values of a case that sends: a list with its length `n`.
@@ -41,7 +42,7 @@ local function check_options(cases)
   if type(cases) ~= "table" then check.bad_argument(1, "select", "table", cases) end
   local seconds = cases.timeout
   if seconds ~= nil and (type(seconds) ~= "number" or seconds ~= seconds) then
-    check.raise(("bad argument #1 to 'select' (field 'timeout': number expected, got %s)"):format(
+    check.raise(format("bad argument #1 to 'select' (field 'timeout': number expected, got %s)",
       seconds ~= seconds and "NaN" or type(seconds)))
   end
   if next(cases) == nil then check.raise("bad argument #1 to 'select' (a case expected)") end

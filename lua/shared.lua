@@ -5,6 +5,7 @@
 
 local native, check, wait, compat = ...
 
+local format, sub = string.format, string.sub
 local collectgarbage, error, floor, select = collectgarbage, error, math.floor, select
 local tostring, type = tostring, type
 local create, resume, status, yield = coroutine.create, coroutine.resume, coroutine.status, coroutine.yield
@@ -13,7 +14,7 @@ local bad_argument, raise = check.bad_argument, check.raise
 local shared = {}
 
 local function refuse_self(self, name, class)
-  raise(("calling '%s' on bad self (%s expected, got %s)"):format(name, class, type(self)))
+  raise(format("calling '%s' on bad self (%s expected, got %s)", name, class, type(self)))
 end
 
 local function shown(value)
@@ -23,7 +24,7 @@ end
 
 --- Raises that a number is none, or not the one that was expected.
 local function refuse(value, position, name, expected)
-  raise(("bad argument #%d to '%s' (%s expected, got %s)"):format(position, name, expected, shown(value)))
+  raise(format("bad argument #%d to '%s' (%s expected, got %s)", position, name, expected, shown(value)))
 end
 
 -- Atomic ------------------------------------------------------------------------------------------------------------
@@ -82,7 +83,7 @@ function Atomic:compare_exchange(expected, value)
 end
 
 function Atomic:__tostring()
-  return ("atomic(%s)"):format(tostring(Atomic.get(self)))
+  return format("atomic(%s)", tostring(Atomic.get(self)))
 end
 
 function shared.atomic(value)
@@ -109,7 +110,7 @@ end
 --- Raises unless `value` is a position from `least` to `most`.
 local function check_position(value, least, most, position, name)
   if type(value) == "number" and value >= least and value <= most and floor(value) == value then return value end
-  refuse(value, position, name, ("position from %d to %d"):format(least, most))
+  refuse(value, position, name, format("position from %d to %d", least, most))
 end
 
 --- The range from `from` to `to`, by default all up to `length`, which may be empty.
@@ -122,7 +123,7 @@ end
 local function refuse_value(self, value, position, name)
   local _, _, least, greatest = buffer_info(self)
   if not least then bad_argument(position, name, "number", value) end
-  refuse(value, position, name, ("whole number from %s to %s"):format(tostring(least), tostring(greatest)))
+  refuse(value, position, name, format("whole number from %s to %s", tostring(least), tostring(greatest)))
 end
 
 function Buffer:get(index)
@@ -149,7 +150,7 @@ end
 local function check_room(at, count, length, name)
   check_position(at, 1, length + 1, 2, name)
   if count > length - at + 1 then
-    raise(("bad argument #1 to '%s' (%d elements do not fit into %d)"):format(name, count, length - at + 1))
+    raise(format("bad argument #1 to '%s' (%d elements do not fit into %d)", name, count, length - at + 1))
   end
 end
 
@@ -158,11 +159,11 @@ local function copy_bytes(self, source, at, from, to)
   local size = native.element_size(element)
   if #source % size ~= 0 then
     local message = "bad argument #1 to 'copy' (elements of %d bytes do not make up a string of %d)"
-    raise(message:format(size, #source))
+    raise(format(message, size, #source))
   end
   from, to = check_range(from, to, #source / size, 3, "copy")
   check_room(at, to - from + 1, length, "copy")
-  native.buffer_write(self, at, source:sub((from - 1) * size + 1, to * size))
+  native.buffer_write(self, at, sub(source, (from - 1) * size + 1, to * size))
 end
 
 --- Copies elements of another buffer of the same type, or the bytes of a string, to the position `at`.
@@ -174,7 +175,7 @@ function Buffer:copy(source, at, from, to)
   local source_length, source_element = buffer_info(source)
   if not source_length then bad_argument(1, "copy", "buffer or string", source) end
   if source_element ~= element then
-    raise(("bad argument #1 to 'copy' (buffer of %s expected, got one of %s)"):format(element, source_element))
+    raise(format("bad argument #1 to 'copy' (buffer of %s expected, got one of %s)", element, source_element))
   end
   from, to = check_range(from, to, source_length, 3, "copy")
   check_room(at, to - from + 1, length, "copy")
@@ -203,7 +204,7 @@ end
 
 function Buffer:__tostring()
   local length, element = buffer_info(self)
-  return ("buffer(%s, %d)"):format(element, length)
+  return format("buffer(%s, %d)", element, length)
 end
 
 function shared.buffer(element, length)
@@ -219,7 +220,7 @@ function shared.buffer(element, length)
     collectgarbage()
   end
   local buffer = length < 2 ^ 53 and native.new_buffer(element, length)
-  return buffer or raise(("not enough memory for a buffer of %s elements of %d bytes"):format(tostring(length), size))
+  return buffer or raise(format("not enough memory for a buffer of %s elements of %d bytes", tostring(length), size))
 end
 
 -- Table -------------------------------------------------------------------------------------------------------------
@@ -325,7 +326,7 @@ function Table:__len()
 end
 
 function Table:__tostring()
-  return ("table of %d shared values"):format(table_count(self))
+  return format("table of %d shared values", table_count(self))
 end
 
 function shared.table()

@@ -5,6 +5,7 @@
 
 local native, check, wait, waiters, outcome, loop, task, protected_call = ...
 
+local format = string.format
 local error, type = error, type
 local WAKE = wait.WAKE
 
@@ -15,7 +16,7 @@ local places = loop.places
 local holds = {} -- what this VM holds, by the mutex: the place, and the task in `owner`
 
 local function refuse_self(self, name)
-  check.raise(("calling '%s' on bad self (mutex expected, got %s)"):format(name, type(self)))
+  check.raise(format("calling '%s' on bad self (mutex expected, got %s)", name, type(self)))
 end
 
 -- The list of all that wait here. Who goes on otherwise after it was woken gives up the place.

@@ -2,6 +2,7 @@
 
 local native, compat, check, errors, wait, outcome, waiters, loop = ...
 
+local format = string.format
 local error, select, setmetatable, type = error, select, setmetatable, type
 local concat, remove = table.concat, table.remove
 local create, resume, status = coroutine.create, coroutine.resume, coroutine.status
@@ -100,7 +101,7 @@ local function check_resumable(co, name, position)
     or is_firm and "waiting for the tasks of its scope"
     or state == "normal" and "waiting for one that it resumed"
     or state
-  raise(("bad argument #%d to '%s' (the coroutine is %s)"):format(position, name, what))
+  raise(format("bad argument #%d to '%s' (the coroutine is %s)", position, name, what))
 end
 
 --- Whether `x` is a coroutine; if not, it must be callable.

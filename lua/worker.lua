@@ -8,8 +8,10 @@
 
 local native, worker = ...
 
-local create, resume, running, yield = coroutine.create, coroutine.resume, coroutine.running, coroutine.yield
-local type, unpack = type, table.unpack or unpack
+local select, type = select, type
+local create, resume, running = coroutine.create, coroutine.resume, coroutine.running
+local status, yield = coroutine.status, coroutine.yield
+local gsub, remove, unpack = string.gsub, table.remove, table.unpack or unpack
 local pack = table.pack or function(...)
   return { n = select("#", ...), ... }
 end
@@ -51,7 +53,7 @@ end
 local function first_refused(results, before)
   for i = HEADER + 1, results.n do
     local refused = native.refusal(results[i])
-    if refused then return i, (refused:gsub("result #1", "the result of item #" .. before + i, 1)) end
+    if refused then return i, (gsub(refused, "result #1", "the result of item #" .. before + i, 1)) end
   end
 end
 
@@ -119,7 +121,7 @@ end
 local function run_next()
   local unfinished = worker.unfinished[1]
   if not unfinished then return run_taken(take(worker.waiting == 0)) end
-  table.remove(worker.unfinished, 1)
+  remove(worker.unfinished, 1)
   run_part(unfinished.run, unfinished.part)
   return DONE
 end
@@ -165,7 +167,7 @@ local function initialise(call)
     call[1]()
   end)
   local ok, what = resume(co)
-  if ok and coroutine.status(co) == "dead" then return nil end
+  if ok and status(co) == "dead" then return nil end
   return load_tasks().initialise(co, ok, what)
 end
 

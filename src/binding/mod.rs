@@ -119,9 +119,12 @@ fn load(lua: &Lua) -> Result<Table> {
     natives.table.raw_set("callbacks", callbacks)?;
     natives.table.raw_set("waiting", waiting)?;
     let load_chunk = if worker.is_some() { worker_chunk } else { chunk };
+    let environment = environment(lua)?;
     let load_part = lua.create_function(move |lua, (name, arguments): (String, mlua::MultiValue)| {
         let (_, source) = PARTS.iter().find(|(part, _)| *part == name).ok_or_else(|| mlua::Error::runtime(&name))?;
-        load_chunk(lua, &name, source)?.call::<mlua::Value>(arguments)
+        let part = load_chunk(lua, &name, source)?;
+        part.set_environment(environment.clone())?;
+        part.call::<mlua::Value>(arguments)
     })?;
     let init = load_chunk(lua, "init.lua", include_str!("../../lua/init.lua"))?;
     let (module, load_class, load_worker_tasks): (Table, Function, Function) =
@@ -132,6 +135,24 @@ fn load(lua: &Lua) -> Result<Table> {
         worker.raw_set("tasks", load_worker_tasks.call::<Table>(&worker)?)?;
     }
     Ok(module)
+}
+
+/// The globals and standard libraries as they are now, for the parts: a program may change its own before the last of
+/// them is loaded.
+fn environment(lua: &Lua) -> Result<Table> {
+    let environment = copy(lua, &lua.globals())?;
+    for name in ["coroutine", "debug", "math", "string", "table"] {
+        if let Some(library) = environment.raw_get::<Option<Table>>(name)? {
+            environment.raw_set(name, copy(lua, &library)?)?;
+        }
+    }
+    Ok(environment)
+}
+
+fn copy(lua: &Lua, table: &Table) -> Result<Table> {
+    let copy = lua.create_table()?;
+    table.for_each(|name: mlua::Value, value: mlua::Value| copy.raw_set(name, value))?;
+    Ok(copy)
 }
 
 fn chunk(lua: &Lua, name: &str, source: &'static str) -> Result<Function> {
@@ -170,7 +191,16 @@ impl Natives<'_> {
         A: mlua::FromLuaMulti,
         R: IntoLuaMulti,
     {
+        self.add_maker(name, move |lua, vm, arguments| Ok(native(lua, vm, arguments)))
+    }
+
+    /// As [`Natives::add`], for one that makes an object: it raises if Lua has no memory for that.
+    fn add_maker<A, R>(&self, name: &str, native: impl Fn(&Lua, &Vm, A) -> Result<R> + 'static) -> Result<()>
+    where
+        A: mlua::FromLuaMulti,
+        R: IntoLuaMulti,
+    {
         let vm = Rc::clone(&self.vm);
-        self.table.raw_set(name, self.lua.create_function(move |lua, arguments| Ok(native(lua, &vm, arguments)))?)
+        self.table.raw_set(name, self.lua.create_function(move |lua, arguments| native(lua, &vm, arguments))?)
     }
 }

@@ -223,7 +223,9 @@ impl Encoder<'_> {
                 Owner::Value(position) => break position,
                 Owner::Object(owner) => {
                     line.push(owner);
-                    at = self.walk.owners[owner as usize];
+                    // Where memory ran out, the way to the last object was not noted any more.
+                    let Some(&next) = self.walk.owners.get(owner as usize) else { break 1 };
+                    at = next;
                 }
             }
         };

@@ -20,6 +20,7 @@ pub mod channel;
 #[cfg(not(feature = "luajit"))]
 pub mod coroutine;
 pub mod job;
+mod reserve;
 pub mod task;
 pub mod timer;
 pub mod turn;
@@ -74,8 +75,10 @@ pub unsafe extern "C-unwind" fn luaopen_scheduler(state: *mut ffi::lua_State) ->
     // SAFETY: plain calls of the C API, with room for a C function's 20 values; nothing here has a destructor when one
     // of them raises. `_VERSION` stays a string while it is on the stack.
     unsafe {
-        ffi::lua_getglobal(state, c"_VERSION".as_ptr());
-        ffi::lua_getglobal(state, c"jit".as_ptr());
+        ffi::lua_settop(state, 0);
+        ffi::lua_pushglobaltable(state);
+        get_raw(state, c"_VERSION");
+        get_raw(state, c"jit");
         let is_luajit = ffi::lua_type(state, -1) == ffi::LUA_TTABLE;
         let version = ffi::lua_tostring(state, -2);
         if version.is_null() || CStr::from_ptr(version) != VERSION || is_luajit != cfg!(feature = "luajit") {
@@ -94,8 +97,40 @@ pub unsafe extern "C-unwind" fn luaopen_scheduler(state: *mut ffi::lua_State) ->
             ffi::lua_error(state);
         }
         ffi::lua_settop(state, 0);
-        Lua::entrypoint1(state, super::open)
+        if !attach(state) {
+            reserve::collect(state);
+            if !attach(state) {
+                ffi::lua_pushstring(state, c"not enough memory".as_ptr());
+                ffi::lua_error(state);
+            }
+        }
+        Lua::entrypoint1(state, move |lua| {
+            reserve::with_reserve(state, || super::open(lua))
+                .unwrap_or_else(|| Err(mlua::Error::runtime("not enough memory")))
+        })
     }
+}
+
+/// Pushes a field of the table that lies at 1, whatever its metatable does: programs let it refuse unknown globals.
+///
+/// # Safety
+/// Called in a C function that Lua runs.
+unsafe fn get_raw(state: *mut ffi::lua_State, name: &CStr) {
+    // SAFETY: the table is there, and there is room for the name.
+    unsafe {
+        ffi::lua_pushstring(state, name.as_ptr());
+        ffi::lua_rawget(state, 1);
+    }
+}
+
+/// Lets mlua have the state, if it has not got it yet; false if there is not enough memory for that.
+///
+/// # Safety
+/// Called in a C function that Lua runs.
+unsafe fn attach(state: *mut ffi::lua_State) -> bool {
+    // SAFETY: the state is valid, and what mlua does with it here is protected, or too little to exceed the reserve.
+    let attach = || unsafe { reserve::with_reserve(state, || Lua::get_or_init_from_ptr(state)).is_some() };
+    catch_unwind(AssertUnwindSafe(attach)).unwrap_or(false)
 }
 
 /// Replaces each function in `natives` by one that raises when the state is closing, where mlua's have been finalized

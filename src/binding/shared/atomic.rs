@@ -10,9 +10,9 @@ use crate::vm::transfer::HAS_INTEGERS;
 use crate::worker::{Handle, shared};
 
 pub fn add(natives: &Natives) -> Result<()> {
-    natives.add("new_atomic", |lua, _, value: Value| {
-        let atomic = Arc::new(shared::Atomic::new(whole(&value)?));
-        from_handle(lua, Handle::Atomic(atomic)).ok()
+    natives.add_maker("new_atomic", |lua, _, value: Value| {
+        let Some(value) = whole(&value) else { return Ok(None) };
+        from_handle(lua, Handle::Atomic(Arc::new(shared::Atomic::new(value)))).map(Some)
     })?;
     natives.add("atomic_get", |_, _, this: This<Atomic>| Some(this.left()?.0.get()))?;
     natives.add("atomic_set", |_, _, (this, value): (This<Atomic>, Value)| match (this, whole(&value)) {

@@ -49,11 +49,13 @@ pub fn add(natives: &Natives) -> Result<()> {
             this.0.write(at - 1, &bytes.as_bytes());
         }
     })?;
-    natives.add("buffer_slice", |lua, _, (this, from, to): (This<Buffer>, usize, usize)| {
-        from_handle(lua, Handle::Buffer(this.left()?.0.slice(range(from, to)))).ok()
+    natives.add_maker("buffer_slice", |lua, _, (this, from, to): (This<Buffer>, usize, usize)| {
+        let Some(this) = this.left() else { return Ok(None) };
+        from_handle(lua, Handle::Buffer(this.0.slice(range(from, to)))).map(Some)
     })?;
-    natives.add("buffer_bytes", |lua, _, (this, from, to): (This<Buffer>, usize, usize)| {
-        lua.create_string(this.left()?.0.bytes(range(from, to)).ok()?).ok()
+    natives.add_maker("buffer_bytes", |lua, _, (this, from, to): (This<Buffer>, usize, usize)| {
+        let bytes = this.left().and_then(|this| this.0.bytes(range(from, to)).ok());
+        bytes.map(|bytes| lua.create_string(bytes)).transpose()
     })?;
     natives.add("buffer_pointer", |_, _, this: This<Buffer>| Some(LightUserData(this.left()?.0.pointer())))?;
     natives.add("buffer_info", |_, _, this: This<Buffer>| match this.left() {

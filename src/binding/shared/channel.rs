@@ -82,8 +82,8 @@ pub fn add(natives: &Natives, transfer: &Rc<Transfer>) -> Result<()> {
     lua.set_named_registry_value(NUMBERS, numbers)?;
     lua.set_app_data(Rc::downgrade(&natives.vm));
     natives.table.raw_set("channel_pins", pins)?;
-    natives.add("new_channel", |lua, _, capacity: f64| {
-        from_handle(lua, Handle::Channel(Shared::open(capacity as usize))).ok()
+    natives.add_maker("new_channel", |lua, _, capacity: f64| {
+        from_handle(lua, Handle::Channel(Shared::open(capacity as usize)))
     })?;
     natives.add("channel_number", |_, _, this: This<Channel>| Some(this.left()?.0.channel().number()))?;
     natives.add("channel_length", |_, _, this: This<Channel>| Some(this.left()?.0.channel().length()))?;
@@ -131,21 +131,21 @@ fn encode_list(lua: &Lua, transfer: &Transfer, list: &Table) -> std::result::Res
 
 fn add_receiving(natives: &Natives, transfer: &Rc<Transfer>) -> Result<()> {
     let transfer = Rc::clone(transfer);
-    natives.add("channel_received", move |lua, vm, ()| match vm.channels.received.take() {
+    natives.add_maker("channel_received", move |lua, vm, ()| match vm.channels.received.take() {
         Some(message) => values_of(lua, &transfer, &message),
-        None => (status::NOT_NOW, Value::Nil),
+        None => Ok((status::NOT_NOW, Value::Nil)),
     })
 }
 
 /// A status, and the value of a message, or the list of its values.
-fn values_of(lua: &Lua, transfer: &Transfer, message: &Stored) -> (i64, Value) {
+fn values_of(lua: &Lua, transfer: &Transfer, message: &Stored) -> Result<(i64, Value)> {
     let value = match message {
         Stored::Scalar(scalar) => scalar_to_lua(lua, scalar).map(|value| (status::DONE, value)),
         Stored::Message(message) => decode(lua, transfer, message).map(|list| (status::DONE_LIST, Value::Table(list))),
     };
-    value.unwrap_or_else(|error| {
-        let reason = format!("the message cannot be taken: {error}");
-        (status::FAILED, lua.create_string(reason).map_or(Value::Nil, Value::String))
+    value.or_else(|error| {
+        let reason = lua.create_string(format!("the message cannot be taken: {error}"))?;
+        Ok((status::FAILED, Value::String(reason)))
     })
 }
 
@@ -153,7 +153,7 @@ fn values_of(lua: &Lua, transfer: &Transfer, message: &Stored) -> (i64, Value) {
 fn add_waiting(natives: &Natives, transfer: &Rc<Transfer>) -> Result<()> {
     let shared = Rc::clone(transfer);
     // Without a channel, for the cases that are kept.
-    natives.add("channel_wait", move |lua, vm, (is_idle, this): (bool, This<Channel>)| {
+    natives.add_maker("channel_wait", move |lua, vm, (is_idle, this): (bool, This<Channel>)| {
         if let Some(this) = this.left() {
             vm.channels.keep(vec![Case::Receive(Rc::clone(&this.0))]);
         }
@@ -167,15 +167,15 @@ fn add_waiting(natives: &Natives, transfer: &Rc<Transfer>) -> Result<()> {
             Err(reason) => return (status::FAILED, reason).into_lua_multi(lua),
         };
         match waited {
-            Some(waited) => case_values(lua, &shared, waited).into_lua_multi(lua),
+            Some(waited) => case_values(lua, &shared, waited)?.into_lua_multi(lua),
             None => status::NOT_NOW.into_lua_multi(lua),
         }
     })?;
     natives.table.raw_set("channel_try_cases", try_cases)?;
     let shared = Rc::clone(transfer);
-    natives.add("channel_take", move |lua, vm, place: Place| match vm.channels.take(place) {
+    natives.add_maker("channel_take", move |lua, vm, place: Place| match vm.channels.take(place) {
         Some((case, done)) => case_values(lua, &shared, Waited::Now(case, done)),
-        None => (status::NOT_NOW, 0, Value::Nil),
+        None => Ok((status::NOT_NOW, 0, Value::Nil)),
     })?;
     natives.add("channel_drop_cases", |_, vm, ()| vm.channels.keep(Vec::new()))?;
     natives.add("channel_withdraw", |_, vm, place: Place| vm.channels.withdraw(place))?;
@@ -197,15 +197,15 @@ fn cases(lua: &Lua, transfer: &Transfer, list: &Table) -> std::result::Result<Ve
     Ok(cases)
 }
 
-fn case_values(lua: &Lua, transfer: &Transfer, waited: Waited) -> (i64, Place, Value) {
+fn case_values(lua: &Lua, transfer: &Transfer, waited: Waited) -> Result<(i64, Place, Value)> {
     let case_number = |case: usize| case as u64 + 1;
-    match waited {
+    Ok(match waited {
         Waited::Later(place) => (status::NOT_NOW, place, Value::Nil),
         Waited::Now(case, Done::Closed) => (status::CLOSED, case_number(case), Value::Nil),
         Waited::Now(case, Done::Sent) => (status::DONE, case_number(case), Value::Nil),
         Waited::Now(case, Done::Received(message)) => {
-            let (status, value) = values_of(lua, transfer, &message);
+            let (status, value) = values_of(lua, transfer, &message)?;
             (status, case_number(case), value)
         }
-    }
+    })
 }

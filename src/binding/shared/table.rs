@@ -22,11 +22,12 @@ const NESTED: i64 = 3;
 const RAISED: i64 = 4;
 
 pub fn add(natives: &Natives, transfer: &Rc<Transfer>) -> Result<()> {
-    natives.add("new_table", |lua, _, ()| from_handle(lua, Handle::Table(Arc::new(Shared::new()))).ok())?;
+    natives.add_maker("new_table", |lua, _, ()| from_handle(lua, Handle::Table(Arc::new(Shared::new()))))?;
     natives.add("table_count", |_, _, this: This<Dictionary>| Some(this.left()?.0.len()))?;
-    natives.add("table_keys", |lua, _, this: This<Dictionary>| {
-        let keys = this.left()?.0.keys().into_iter().map(|key| scalar_to_lua(lua, &key));
-        lua.create_sequence_from(keys.collect::<Result<Vec<_>>>().ok()?).ok()
+    natives.add_maker("table_keys", |lua, _, this: This<Dictionary>| {
+        let Some(this) = this.left() else { return Ok(None) };
+        let keys = this.0.keys().into_iter().map(|key| scalar_to_lua(lua, &key));
+        lua.create_sequence_from(keys.collect::<Result<Vec<_>>>()?).map(Some)
     })?;
     let getter = Rc::clone(transfer);
     natives.add("table_get", move |lua, _, (this, key): (This<Dictionary>, Value)| {

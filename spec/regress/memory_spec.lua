@@ -1,0 +1,154 @@
+-- Memory that runs out. In a state whose allocator fails once, at the first allocation, then at the second, and so on
+-- to the last: what is done then works or raises an error, and when there is memory again the library works.
+--
+-- MEMORY_STEP=1 lets each of them fail; else it is every so many, not the same ones in each run.
+
+local child = require("spec.support.child")
+
+local STEP = tonumber(os.getenv("MEMORY_STEP")) or 293
+
+--- What a program does that has no errors of its own: it raises what reached the error handler. An error that is not
+--- about memory must follow from one that is: a wrong result or a mistake of ours is none.
+local function program(work)
+  return [[
+    local function raise(err)
+      local text = type(err) == "string" and err or tostring(err)
+      for _, mistake in ipairs({ "wrong: ", "attempt to ", "out of bounds", "internal error" }) do
+        if text:find(mistake, 1, true) then error(text, 0) end
+      end
+      error(text:find("not enough memory", 1, true) and text or "not enough memory: " .. text, 0)
+    end
+    local function work()
+      local scheduler = require("scheduler")
+      local failure
+      scheduler.on_error(function(err) failure = failure or err or "an error that is nil" end)
+      local function same(wanted, value)
+        if value ~= wanted and not failure then error("wrong: " .. tostring(value) .. " for " .. tostring(wanted)) end
+      end
+      local ok, err = pcall(function() ]] .. work .. [[ end)
+      if failure then raise(failure) end
+      if not ok then raise(err) end
+    end
+    -- With memory again: what was left may end as it likes, then all works.
+    function after()
+      if type(package.loaded.scheduler) ~= "table" then package.loaded.scheduler = nil end
+      local scheduler = require("scheduler")
+      scheduler.on_error(function() end)
+      for _ = 1, 5 do scheduler.poll() end
+      work()
+    end
+    work()
+  ]]
+end
+
+local PROGRAMS = {
+  ["require"] = "",
+  ["timers and microtasks"] = [[
+    local fired = 0
+    local function fire(n) fired = fired + (n or 1) end
+    scheduler.setTimeout(fire, 0)
+    scheduler.setTimeout(fire, 0, 10)
+    scheduler.setImmediate(fire, 100)
+    scheduler.queueMicrotask(fire, 1000)
+    scheduler.run()
+    same(1111, fired)
+  ]],
+  ["tasks"] = [[
+    local task, order = scheduler.task, {}
+    local event, queue = scheduler.event(), scheduler.queue()
+    local co = task.spawn(function() task.wait(0) event:set() queue:push(1) return "slept" end)
+    task.defer(function() event:wait() order[#order + 1] = queue:pop() end)
+    scheduler.run(function()
+      same("slept", task.join(co))
+      scheduler.scope(function(scope) scope:spawn(task.wait, 0) end)
+      task.wait(0)
+    end)
+    same(1, order[1])
+  ]],
+  ["promises"] = [[
+    local Promise = scheduler.Promise
+    local promise = Promise.new(function(resolve) scheduler.setTimeout(resolve, 0, 7) end)
+    same(8, scheduler.await(promise:andThen(function(n) return n + 1 end)))
+    same(2, #scheduler.await(Promise.all({ Promise.resolve(1), Promise.delay(0) })))
+    same(9, scheduler.await(scheduler.async(function() return 9 end)()))
+  ]],
+  ["jobs"] = [[
+    local function work_there(a, b) return a + b, { b, { "text" } } end
+    local sum, list = scheduler.await(scheduler.parallel.run(work_there, 40, 2))
+    same(42, sum)
+    same("text", list and list[2][1])
+    local ok, err = scheduler.parallel.run(function() error({ code = 7 }) end):await()
+    same(false, ok)
+    same(7, err.value and err.value.code)
+  ]],
+  ["channels"] = [[
+    local channel, got = scheduler.channel(1), 0
+    scheduler.task.spawn(function() for i = 1, 3 do channel:send({ i }) end channel:close() end)
+    scheduler.run(function()
+      local message = channel:recv()
+      while message do got, message = got + message[1], channel:recv() end
+    end)
+    same(6, got)
+  ]],
+}
+
+local function names()
+  local sorted = {}
+  for name in pairs(PROGRAMS) do
+    sorted[#sorted + 1] = name
+  end
+  table.sort(sorted)
+  return sorted
+end
+
+describe("a state whose allocator fails", function()
+  for _, failures in ipairs({ 1, 2 }) do
+    for _, name in ipairs(names()) do
+      it(("%s, at any moment: %s works or raises"):format(failures == 1 and "once" or "twice", name), function()
+        local first = math.random(1, STEP)
+        local result = child.host_without_memory(program(PROGRAMS[name]), failures, STEP, first)
+        assert.are.equal("", result.err)
+        assert.matches("^%d+ succeeded, %d+ failed, 0 went wrong\n$", result.out)
+        assert.are.equal(0, result.code)
+      end)
+    end
+  end
+end)
+
+describe("a host whose allocator has a limit", function()
+  it("may use it up in Lua, and its loop goes on", function()
+    -- Lua 5.1 and LuaJIT take so large a count for another one.
+    if pcall(string.rep, "x", 2 ^ 40) then return end
+    local result = child.script([[
+      local errors, fired = 0, 0
+      scheduler.on_error(function(err) errors = errors + 1 end)
+      for i = 1, 5 do
+        scheduler.setTimeout(function() return ("x"):rep(2 ^ 40) end, i)
+        scheduler.task.spawn(function() scheduler.task.wait(i / 1000) return ("x"):rep(2 ^ 40) end)
+        scheduler.setTimeout(function() fired = fired + 1 end, i)
+      end
+      scheduler.run()
+      assert(errors == 10 and fired == 5, errors)
+      io.write("works")
+    ]])
+    assert.are.equal("works", result.out, result.err)
+  end)
+
+  it("of a worker fails the job that exceeds it, and no other", function()
+    local result = child.script([[
+      local pool = scheduler.parallel.pool({ size = 1, memory_limit = 8 * 2 ^ 20 })
+      for _ = 1, 3 do
+        local ok, err = pool:run(function() local t = {} for i = 1, 1e8 do t[i] = { i } end end):await()
+        assert(not ok and err.kind == "memory", tostring(err))
+        assert(pool:run(function() return 7 end):expect() == 7)
+      end
+      local ok, err = pool:run(function(s) return s .. s .. s end, ("x"):rep(3 * 2 ^ 20)):await()
+      assert(not ok and err.kind == "memory", tostring(err))
+      ok, err = pool:run(function(s) return #s end, ("x"):rep(16 * 2 ^ 20)):await()
+      assert(not ok, "more than there is room for")
+      assert(pool:run(function() return 8 end):expect() == 8)
+      io.write("works")
+    ]])
+    assert.are.equal("works", result.out, result.err)
+  end)
+end)

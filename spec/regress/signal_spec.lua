@@ -68,8 +68,9 @@ describe("SIGINT", function()
   for _, moment in ipairs(MOMENTS) do
     it(moment[1] .. " raises 'interrupted!' in the stock interpreter", function()
       local result = signalled("INT", 0.05, moment[2])
-      assert.matches("interrupted!", result.err)
       assert.are.equal(1, result.code)
+      -- LuaJIT's hook, which hits any coroutine, may end one without its error being seen.
+      if not jit then assert.matches("interrupted!", result.err) end
     end)
   end
 
@@ -86,6 +87,18 @@ describe("SIGINT", function()
       io.write("went on")
     ]])
     assert.are.equal("went on", result.out, result.err)
+  end)
+end)
+
+describe("SIGINT after another signal", function()
+  it("ends a sleep as well", function()
+    local result = signalled("INT", 0.3, [[
+      io.popen("(sleep 0.1; kill -STOP $PPID; sleep 0.02; kill -CONT $PPID) >/dev/null 2>&1 &"):close()
+      scheduler.setTimeout(print, 1e6)
+      scheduler.run()
+    ]])
+    assert.matches("interrupted!", result.err)
+    assert.are.equal(1, result.code)
   end)
 end)
 
@@ -137,8 +150,9 @@ describe("other signals", function()
       scheduler.setInterval(function() print(("x"):rep(1000)) io.stdout:flush() end, 1)
       scheduler.run()
     ]])
-    local result = child.command({ "sh", "-c", ("{ %s %s; echo $? >&2; } | head -c 10 >/dev/null"):format(
-      child.interpreter, path) })
+    -- LuaSocket, which other specs load, ignores it for all processes that come after.
+    local line = "{ env --default-signal=PIPE %s %s; echo $? >&2; } | head -c 10 >/dev/null"
+    local result = child.command({ "sh", "-c", line:format(child.quote(child.interpreter), path) })
     os.remove(path)
     assert.are.equal("141\n", result.err)
   end)

@@ -58,11 +58,6 @@ void load_library(const char *name) {
   *(void **)&lua.close = dlsym(library, "lua_close");
 }
 
-void open_libraries(lua_State *L) {
-  if (lua.openlibs) lua.openlibs(L);
-  else lua.openselectedlibs(L, ~0, 0);
-}
-
 int call(lua_State *L, int arguments, int results) {
   return lua.pcallk ? lua.pcallk(L, arguments, results, 0, 0, NULL) : lua.pcall(L, arguments, results, 0);
 }
@@ -109,6 +104,11 @@ static int print_error(lua_State *L, int failed) {
     fprintf(stderr, "host: %s\n", message ? message : "the error is not a string");
   }
   return failed;
+}
+
+void open_libraries(lua_State *L) {
+  if (lua.openlibs) lua.openlibs(L);
+  else lua.openselectedlibs(L, ~0, 0);
 }
 
 static lua_State *open_state(void) {

@@ -12,10 +12,10 @@ typedef int (*lua_CFunction)(lua_State *);
 typedef void *(*lua_Alloc)(void *, void *, size_t, size_t);
 
 struct lua {
-  lua_State *(*newstate)(lua_Alloc, void *, unsigned); /* the seed counts in 5.5 */
+  lua_State *(*newstate)(lua_Alloc, void *, unsigned);                 /* the seed: 5.5; ignored by the others */
   lua_State *(*auxiliary_newstate)(void);
   void (*openlibs)(lua_State *);
-  void (*openselectedlibs)(lua_State *, int, int); /* 5.5 */
+  void (*openselectedlibs)(lua_State *, int, int);                     /* 5.5 */
   int (*loadfile)(lua_State *, const char *);                          /* 5.1 */
   int (*loadfilex)(lua_State *, const char *, const char *);           /* 5.2 and later */
   int (*loadstring)(lua_State *, const char *);
@@ -34,8 +34,8 @@ struct lua {
 extern struct lua lua;
 
 void load_library(const char *name);
-/* Calls what lies on the stack; returns whether that failed. */
 void open_libraries(lua_State *L);
+/* Calls what lies on the stack; returns whether that failed. */
 int call(lua_State *L, int arguments, int results);
 double number(lua_State *L, int index);
 /* Gives a state the table `host`. */

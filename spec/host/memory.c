@@ -50,7 +50,7 @@ static const char *words(lua_State *L) {
 
 /* Returns 0 if the script succeeded, 1 if it failed for lack of memory, 2 if something is wrong. */
 static int run_once(const char *path, struct budget *budget) {
-  lua_State *L = lua.newstate(allocate, budget, 0);
+  lua_State *L = lua.newstate(allocate, budget, 1);
   open_libraries(L);
   add_host(L);
   if (load_file(L, path)) return 2;

@@ -178,14 +178,14 @@ end
 
 --- Sends all values as one message; waits for a receiver or for room.
 function Channel:send(...)
-  return try_send(self, "send", ...) or channel.wait(sent, nil, { self })
+  return try_send(self, "send", ...) or channel.wait(sent, nil, { self, sends = true })
 end
 
 --- As `send`. False and "timeout" if that takes longer than `seconds`: the message is not sent then.
 function Channel:send_timeout(seconds, ...)
   if type(seconds) ~= "number" or seconds ~= seconds then check.bad_argument(1, "send_timeout", "number", seconds) end
   if try_send(self, "send_timeout", ...) then return true end
-  return channel.wait(sent, nil, { self }, seconds)
+  return channel.wait(sent, nil, { self, sends = true }, seconds)
 end
 
 --- Sends if somebody waits for a message or there is room. Returns whether it has.

@@ -61,7 +61,7 @@ end
 --- The traceback of a coroutine that failed with `err`; its pending `<close>` variables are closed after that (5.4 and
 --- later). Then also whether that made another error, and which.
 local traceback, close = debug.traceback, coroutine.close
-compat.close = close
+compat.close, compat.traceback, compat.getinfo = close, traceback, getinfo
 function compat.traceback_and_close(co, err)
   local text = traceback and traceback(co) or ""
   if not close then return text, false end
@@ -115,13 +115,18 @@ function compat.has_fields(value)
   return rawget(metatable, "__index") ~= nil
 end
 
+--- Whether a function of this source, as `debug.getinfo` names it, is one of the module's own.
+function compat.is_own(source)
+  return sub(source, 1, #OWN_CHUNKS) == OWN_CHUNKS
+end
+
 --- "file:line" of the program's function that runs: the module's own are passed over. Nil if there is none near.
 function compat.caller()
   if not getinfo then return nil end
   for level = 2, 12 do
     local info = getinfo(level, "Sl")
     if not info then return nil end
-    if info.currentline > 0 and sub(info.source, 1, #OWN_CHUNKS) ~= OWN_CHUNKS then
+    if info.currentline > 0 and not compat.is_own(info.source) then
       return info.short_src .. ":" .. info.currentline
     end
   end

@@ -38,5 +38,7 @@ function Event:wait(seconds)
 end
 
 return function()
-  return setmetatable({ has_happened = false, waiters = waiters.new() }, Event)
+  local self = { has_happened = false }
+  self.waiters = waiters.new(nil, "an event", self)
+  return setmetatable(self, Event)
 end

@@ -107,7 +107,7 @@ local function new_run(keys, options)
     errors = {},
     collects = options.errors == "collect",
     progress = options.progress,
-    waiting = waiters.new(),
+    waiting = waiters.new(nil, "the tasks of execute_tasks"),
     scope = scope.new("execute_tasks"),
   }, Run)
   function self.scope.observe(co, result)

@@ -46,6 +46,17 @@ function fifo.took(queue, first)
   end
 end
 
+--- Calls `visit` for each entry.
+function fifo.each(queue, visit)
+  local batch, coming = queue.batch, queue.coming
+  for i = queue.first, batch and batch.last or 0 do
+    visit(batch[i])
+  end
+  for i = 1, coming.last do
+    visit(coming[i])
+  end
+end
+
 function fifo.clear(queue)
   queue.coming, queue.spare, queue.batch, queue.first = { last = 0 }, { last = 0 }, nil, 1
 end

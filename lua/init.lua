@@ -35,14 +35,6 @@ function scheduler.fd()
   return descriptor
 end
 
-function scheduler.stats()
-  local stats = native.stats()
-  stats.microtasks_pending, stats.microtasks_run = loop.microtask_count()
-  stats.tasks_waiting, stats.tasks_resumed = stats.tasks_waiting + waiters.waiting, wait.resumed
-  stats.errors = errors.reported
-  return stats
-end
-
 --- Notes the name of a field, and of the functions in it: under that it crosses to workers, which have their own.
 local function note_name(name, field)
   local names = native.own_names
@@ -65,6 +57,33 @@ end
 local task = once(function()
   return load_part("task.lua", native, compat, check, errors, wait, outcome, waiters, loop)
 end)
+
+local tasks = once(function()
+  return load_part("tasks.lua", native, compat, wait, outcome, waiters, loop, task())
+end)
+
+function scheduler.stats()
+  local stats = native.stats()
+  stats.microtasks_pending, stats.microtasks_run = loop.microtask_count()
+  stats.tasks_waiting, stats.tasks_resumed = stats.tasks_waiting + waiters.waiting, wait.resumed
+  stats.tasks_alive, stats.tasks_ended = tasks().count(), task().ended_count()
+  stats.errors = errors.reported
+  return stats
+end
+
+function scheduler.tasks()
+  return tasks().list()
+end
+
+function scheduler.dump(out)
+  if out ~= nil and not compat.is_callable(out) and not compat.has_fields(out) then
+    check.bad_argument(1, "dump", "file or function", out)
+  end
+  local text = tasks().describe(scheduler.stats())
+  if out == nil then return native.write_stderr(text) end
+  if compat.is_callable(out) then return out(text) end
+  out:write(text)
+end
 
 local nested = once(function()
   return load_part("coroutine.lua", compat, check, wait)

@@ -122,7 +122,10 @@ local function runner(_, kind, slot)
         run_interval(slot, me)
       end
       if active == me and not is_empty(microtasks) then run_microtasks(me) end
-      if active ~= me then return end
+      if active ~= me then
+        outcome.ended_otherwise = outcome.ended_otherwise + 1
+        return
+      end
       kind, slot = next_work()
     until kind ~= ONCE and kind ~= INTERVAL
     kind, slot = driven(yield(HAND_OVER, kind, slot))
@@ -160,6 +163,7 @@ end
 --- What comes after a coroutine was resumed.
 local function after_resume(co, ok, ...)
   if not ok then
+    outcome.ended_otherwise = outcome.ended_otherwise + 1
     failed(co, (...))
   elseif (...) ~= pending then
     came_back(co, ...)
@@ -363,7 +367,7 @@ local function turns(is_done)
 end
 
 local function drive_marked(drive, ...)
-  wait.is_running = true
+  wait.is_running, loop.thread = true, native.thread()
   return drive(...)
 end
 
@@ -371,7 +375,7 @@ end
 --- of that may fail itself, for lack of stack. Returns whether it ended without an error, or the error.
 local function try_running(drive, ...)
   local ok, err = pcall(drive_marked, drive, ...)
-  wait.is_running = false
+  wait.is_running, loop.thread = false, nil
   native.end_turn()
   return ok, err
 end
@@ -452,6 +456,11 @@ end
 function loop.defer(node)
   fifo.push(deferred, node)
   wait.tell_host()
+end
+
+--- Calls `visit` for each node that is deferred.
+function loop.each_deferred(visit)
+  return fifo.each(deferred, visit)
 end
 
 --- From now on a descriptor tells a host's loop when we have work.

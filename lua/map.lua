@@ -285,7 +285,7 @@ local function start(pool, values, fn, options)
     in_flight = 0,
     parts = {},
     settled = {},
-    waiting = waiters.new(),
+    waiting = waiters.new(nil, "the results of a map"),
   }, Map)
   if options.as_completed then return as_completed(self) end
   return promise.start(promise.new("a map started at " .. (self.origin or "?")), drive, self)

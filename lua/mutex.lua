@@ -76,6 +76,6 @@ return function()
   local self = { is_held = false }
   self.waiters = waiters.new(function()
     hand_over(self)
-  end)
+  end, "a mutex", self)
   return setmetatable(self, Mutex)
 end

@@ -25,10 +25,16 @@ local outcome = {
   has_adrift = false,
   --- Ready-made coroutines that were made tasks.
   foreign = setmetatable({}, { __mode = "k" }),
+  --- Who is told of the end of a task.
+  watches = setmetatable({}, { __mode = "k" }),
+  --- Coroutines that were resumed by the loop, or spawned, and have yielded of their own accord: then at least.
+  parked = setmetatable({}, { __mode = "k" }),
+  --- Tasks that were seen to end, but for those that have simply returned (see task.lua).
+  ended_otherwise = 0,
 }
 
 local origins, names, bodies, foreign = outcome.origins, outcome.names, outcome.bodies, outcome.foreign
-local watches = setmetatable({}, { __mode = "k" }) -- who is told of the end of a task
+local watches, parked = outcome.watches, outcome.parked
 -- Watched tasks that are where other code may resume them to their end, out of our sight.
 local adrift = setmetatable({}, { __mode = "k" })
 -- The error that was passed on last from one task to another, and its first traceback.
@@ -37,10 +43,16 @@ local passed_on, first_traceback
 local keep, kept = compat.keep_outcome, compat.outcome_of
 outcome.of = kept
 
+--- Where a coroutine comes from: a number for `native.describe`, or words; of a task that runs for the first time, its
+--- function.
+function outcome.origin_of(co)
+  return origins[co] or compat.first_local(co, bodies, "origin")
+end
+
 --- A task in words, for messages.
 function outcome.describe(co)
   if co == wait.MAIN then return "the main thread" end
-  local name, origin = names[co], origins[co] or compat.first_local(co, bodies, "origin")
+  local name, origin = names[co], outcome.origin_of(co)
   local kind = type(origin)
   local place = kind == "number" and native.describe(origin) or kind == "string" and origin or "a task"
   if not name then return place end
@@ -133,6 +145,7 @@ end
 
 --- Notes that a task was cancelled and will not be resumed again.
 function outcome.cancelled(co, err)
+  outcome.ended_otherwise = outcome.ended_otherwise + 1
   settle(co, { cancelled = true, err = err })
 end
 
@@ -140,8 +153,10 @@ end
 --- What a ready-made one returns is not noted elsewhere.
 function outcome.came_back(co, ...)
   if status(co) ~= "dead" then
+    parked[co] = true
     if watches[co] then set_adrift(co) end
   elseif foreign[co] or watches[co] then
+    outcome.ended_otherwise = outcome.ended_otherwise + 1
     outcome.ended(co, ...)
   end
 end

@@ -49,7 +49,7 @@ local function new_line(pool, is_so)
   local weak, line = setmetatable({ pool = pool }, { __mode = "v" }), nil
   line = waiters.new(function()
     if weak.pool ~= nil then pass_on(line, weak.pool) end
-  end)
+  end, is_so == has_room and "room in the queue of a pool" or "the end of a pool")
   line.is_so = is_so
   local take_out = line.remove
   function line.remove(node)
@@ -71,7 +71,7 @@ local function stand_in_line(lines, pool, is_so, seconds, goes_first)
   end
   wait.current() -- before it is counted: this raises where one cannot wait
   native.pool_waits(1)
-  local node = { goes_first = goes_first }
+  local node = { goes_first = goes_first, of = pool }
   if goes_first then line.has_turn = nil end
   if waiters.wait(line, seconds, node) ~= WAKE then check.raise("resumed by hand while it waited for a pool") end
   return node.woken

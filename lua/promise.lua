@@ -323,7 +323,7 @@ local function describe(self)
   return "a promise made at " .. (place_of(origin) or "?")
 end
 
-promise.describe = describe
+promise.describe, loop.describe_promise = describe, describe
 
 --- Takes what was raised by the code that works for a promise.
 local function failed(node, err, traceback)
@@ -345,7 +345,8 @@ end
 local function waits(node, co)
   local self = node.owner or node
   self.co = co
-  outcome.origins[co] = describe(self)
+  local origin = self.origin
+  outcome.origins[co] = type(origin) == "number" and native.promise_origin(origin) or describe(self)
   outcome.watch(co).on_end = function(_, result)
     local is_at_work = self.co == co and not self.is_locked
     if self.co == co then self.co = nil end

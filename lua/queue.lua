@@ -111,7 +111,8 @@ end
 
 return function(capacity)
   if capacity ~= nil then check.count(capacity, 0, 1, "queue") end
-  local self = { capacity = capacity or huge, values = fifo.new(), pushers = waiters.new() }
+  local self = { capacity = capacity or huge, values = fifo.new() }
+  self.pushers = waiters.new(nil, "room in a queue", self)
   -- Values that were given back, and when each was given first: the oldest is the last.
   self.returned, self.numbers = {}, {}
   self.poppers = waiters.new(function(value, number)
@@ -123,6 +124,6 @@ return function(capacity)
     end
     insert(returned, at, value)
     insert(numbers, at, number)
-  end)
+  end, "a value of a queue", self)
   return setmetatable(self, Queue)
 end

@@ -109,7 +109,7 @@ local function new(label)
     children = {}, -- the number of each, by its coroutine
     count = 0,
     prepared = 0,
-    joiners = waiters.new(),
+    joiners = waiters.new(nil, "the tasks of " .. label),
     is_closing = false,
   }, Scope)
   function self.on_end(co, result)
@@ -187,7 +187,7 @@ end
 function scope.shield(fn, ...)
   check.callable(fn, 1, "shield")
   wait.current("shielded")
-  local owner, joiners = task.current(), waiters.new()
+  local owner, joiners = task.current(), waiters.new(nil, "a shielded call")
   local has_ended, is_abandoned = false, false
   local co = task.new_watched(function(_, result)
     has_ended = true

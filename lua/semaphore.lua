@@ -67,6 +67,6 @@ return function(size)
   local self = { size = size, permits = size }
   self.waiters = waiters.new(function()
     self:release()
-  end)
+  end, "a permit of a semaphore", self)
   return setmetatable(self, Semaphore)
 end

@@ -20,7 +20,7 @@ local function refuse_self(self, name)
 end
 
 -- The list of all that wait here. Who goes on otherwise after it was woken gives up the place.
-local list = waiters.new(native.mutex_leave)
+local list = waiters.new(native.mutex_leave, "a mutex between VMs")
 local take_out = list.remove
 
 function list.remove(node)

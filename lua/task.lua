@@ -12,6 +12,7 @@ local origin_here, set_origin = native.origin, native.set_origin
 local drop, suspend, set_timer, token_of, task_of = wait.drop, wait.suspend, wait.set_timer, wait.token_of, wait.task_of
 local doomed, WAKE, BY_HAND, pending = wait.doomed, wait.WAKE, wait.BY_HAND, wait.pending
 local origins, names, bodies, describe = outcome.origins, outcome.names, outcome.bodies, outcome.describe
+local parked = outcome.parked
 local failed, keep_results = outcome.failed, outcome.ended
 local after_resume, running = loop.after_resume, coroutine.running
 
@@ -22,9 +23,10 @@ local clean_ups = setmetatable({}, { __mode = "k" })
 -- Starting --------------------------------------------------------------------------------------------------------
 
 local has_ended = false -- whether a task has ended since the last one was started
+local returned = 0 -- how many have returned
 
 local function ended(...)
-  has_ended = true
+  has_ended, returned = true, returned + 1
   if outcome.watched > 0 or (...) ~= nil or select("#", ...) > 0 then return keep_results(running(), ...) end
 end
 
@@ -128,10 +130,12 @@ end
 local function after_start(co, ok, what)
   if not ok then
     origins[co] = origin_here()
+    outcome.ended_otherwise = outcome.ended_otherwise + 1
     failed(co, what)
   elseif what == pending or not has_ended then
     -- What has ended may be another one, which it has resumed.
     set_origin(co)
+    if what ~= pending then parked[co] = true end
   end
   has_ended = false
   return co
@@ -321,6 +325,11 @@ function task.join(co)
   local cycle = wait.find_cycle(task_of(wait.current()), co)
   if cycle then raise(cycle) end
   return joined(co, waiters.wait(outcome.watch(co).joiners, nil, { joins = co }))
+end
+
+--- How many tasks were seen to end.
+function task.ended_count()
+  return returned + outcome.ended_otherwise
 end
 
 -- Looking ---------------------------------------------------------------------------------------------------------

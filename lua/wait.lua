@@ -171,6 +171,16 @@ function wait.is_ready()
   return first_ready <= last_ready
 end
 
+--- Calls `visit` for each coroutine and node that is ready, or will be when the next turn begins.
+function wait.each_queued(visit)
+  for i = first_ready, last_ready do
+    visit(ready[i])
+  end
+  for i = 1, next_turn.last do
+    visit(next_turn[i])
+  end
+end
+
 --- Whether something is ready for the next turn.
 function wait.has_ready()
   return first_ready <= last_ready or next_turn.last > 0

@@ -1,10 +1,12 @@
 -- Lists of coroutines that wait for the same thing: first in, first out, and each may leave at any time.
 --
 -- A node is the place of one coroutine in one list, and its token (see wait.lua). A list may have `give_back(value)`:
--- it gets back what a coroutine was woken with, if that goes on without having taken it.
+-- it gets back what a coroutine was woken with, if that goes on without having taken it. `what` says in words what is
+-- waited for, and `of` is that thing, if the program has it; lists without serve for one thing that happens once.
 
 local compat, wait = ...
 
+local setmetatable = setmetatable
 local tells_yieldable = compat.tells_yieldable
 local MAIN, token_of = wait.MAIN, wait.token_of
 local current, suspend, leave = wait.current, wait.suspend, wait.leave
@@ -13,7 +15,11 @@ local set_timer, make_ready = wait.set_timer, wait.make_ready
 local waiters = {
   --- How many coroutines wait in lists; those as well that were collected with their list.
   waiting = 0,
+  --- The lists in which somebody waits, and those that will be used again in which somebody has waited.
+  lists = setmetatable({}, { __mode = "k" }),
 }
+
+local lists = waiters.lists
 
 --- Takes a node out of its list.
 local function remove(node)
@@ -22,14 +28,21 @@ local function remove(node)
   waiters.waiting = waiters.waiting - 1
   if before then before.after = after else list.first = after end
   if after then after.before = before else list.last = before end
+  if not before and not after and not list.what then lists[list] = nil end
 end
 
-function waiters.new(give_back)
-  return { give_back = give_back, remove = remove, woken = 0 }
+function waiters.new(give_back, what, of)
+  return { give_back = give_back, what = what, of = of, remove = remove, woken = 0 }
+end
+
+--- Notes a list in which somebody waits for the first time.
+local function note(list)
+  list.is_noted, lists[list] = true, true
 end
 
 local function push(list, node)
   local last = list.last
+  if not last and not list.is_noted then note(list) end
   waiters.waiting = waiters.waiting + 1
   node.list, node.before, list.last = list, last, node
   if last then last.after = node else list.first = node end

@@ -19,6 +19,7 @@ impl UserData for MappedFunction {}
 
 /// Parks the Lua thread. In a worker, while its jobs wait for other threads, another worker takes its place.
 pub fn park(vm: &Vm) -> std::io::Result<()> {
+    vm.engine.borrow_mut().rest();
     if vm.spin_for_completion() {
         return Ok(());
     }

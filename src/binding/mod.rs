@@ -61,6 +61,7 @@ const PARTS: &[(&str, &str)] = &[
     ("shared.lua", include_str!("../../lua/shared.lua")),
     ("shared_mutex.lua", include_str!("../../lua/shared_mutex.lua")),
     ("task.lua", include_str!("../../lua/task.lua")),
+    ("tasks.lua", include_str!("../../lua/tasks.lua")),
     ("timer.lua", include_str!("../../lua/timer.lua")),
     ("wait.lua", include_str!("../../lua/wait.lua")),
     ("waiters.lua", include_str!("../../lua/waiters.lua")),

@@ -9,6 +9,7 @@ use super::raw::timer::{TimerTables, timer_functions};
 use crate::engine::clock::NANOS_PER_MS;
 use crate::engine::{Delay, Id, Missed, Origin, Repeat};
 use crate::vm::Vm;
+use crate::vm::origin::capture;
 
 /// Where the user's code is on the stack, past the native function, its guard and the Lua function that called it; in
 /// the slow way of `setTimeout` the raw one comes first.
@@ -71,7 +72,7 @@ pub fn add(natives: &Natives) -> Result<()> {
 
 fn set(lua: &Lua, vm: &Vm, delay: Option<Delay>, repeat: Repeat, arguments: usize) -> Set {
     let Some(delay) = delay else { return (None, 0, 0) };
-    let origin = vm.origins.borrow_mut().capture(lua, CALLER);
+    let origin = capture(&mut vm.origins.borrow_mut(), lua, CALLER);
     let (id, slot) = vm.set_timer(delay, repeat, origin);
     (Some(id.0), slot.0 + 1, arguments)
 }

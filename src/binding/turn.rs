@@ -2,12 +2,12 @@
 
 use std::io::Write;
 
-use mlua::{Function, LuaString, Result, Table};
+use mlua::{Function, Lua, LuaString, Result, Table};
 
 use super::raw::task::new_task_function;
 use super::{Natives, job, pool};
-use crate::engine::clock::NANOS_PER_MS;
-use crate::engine::{Origin, Work};
+use crate::engine::clock::{NANOS_PER_MS, NANOS_PER_SECOND};
+use crate::engine::{Histogram, Id, Nanos, Origin, Work};
 use crate::vm::Vm;
 use crate::worker::shared;
 
@@ -43,10 +43,19 @@ pub fn add(natives: &Natives) -> Result<()> {
     natives.add("raise", |_, vm, ()| vm.raise_descriptor())?;
     natives.add("now", |_, vm, ()| vm.engine.borrow().now() as f64 / NANOS_PER_MS as f64)?;
     natives.add("time", |_, vm, ()| vm.engine.borrow().clock.now() as f64)?;
+    natives.add("time_left", |_, vm, id: u64| {
+        let engine = vm.engine.borrow();
+        let left = |deadline: Nanos| deadline.saturating_sub(engine.clock.now()) as f64 / NANOS_PER_SECOND as f64;
+        engine.timers.deadline(Id(id)).map(|deadline| deadline.map_or(f64::INFINITY, left))
+    })?;
     natives.add("set_room", |_, vm, has_room: bool| vm.has_room.set(has_room))?;
     natives.add("discard", |_, vm, ()| vm.discard())?;
 
-    natives.add("fired_origin", |_, vm, ()| vm.fired().0 as f64)?;
+    natives.add("fired_origin", |_, vm, ()| vm.fired().at_time(vm.engine.borrow().now()).0 as f64)?;
+    natives.add("promise_origin", |_, _, origin: f64| Origin(origin as u64).of_promise().0 as f64)?;
+    natives.add("place", |_, vm, origin: f64| vm.origins.borrow().place(Origin(origin as u64)))?;
+    // When what is there began, on the clock of `time`.
+    natives.add("began", |_, _, origin: f64| Origin(origin as u64).time().map(|began| began as f64))?;
     natives.add("describe", |_, vm, origin: f64| vm.origins.borrow().describe(Origin(origin as u64)))?;
     natives.add("write_stderr", |_, _, text: LuaString| {
         // There is nobody to tell that the message could not be written.
@@ -58,7 +67,7 @@ pub fn add(natives: &Natives) -> Result<()> {
     natives.table.raw_set("task_maker", task_maker)?;
     let stats = natives.lua.create_function({
         let vm = std::rc::Rc::clone(&natives.vm);
-        move |lua, ()| stats(lua.create_table()?, &vm)
+        move |lua, ()| stats(lua, &vm)
     })?;
     natives.table.raw_set("stats", stats)
 }
@@ -71,17 +80,33 @@ pub fn number(work: Work) -> (i64, u32) {
     }
 }
 
-fn stats(table: Table, vm: &Vm) -> Result<Table> {
+fn stats(lua: &Lua, vm: &Vm) -> Result<Table> {
+    let table = lua.create_table()?;
     let engine = vm.engine.borrow();
     let counters = engine.counters;
     table.raw_set("turns", counters.turns)?;
+    table.raw_set("turn", distribution(lua, &engine.meters.turn)?)?;
+    table.raw_set("lag", distribution(lua, &engine.meters.lag)?)?;
     table.raw_set("timers_pending", engine.timers.len())?;
     table.raw_set("timers_fired", counters.timers_fired)?;
     table.raw_set("immediates_run", counters.immediates)?;
+    table.raw_set("completions", vm.completions_taken())?;
     table.raw_set("jobs_pending", vm.jobs_in_flight())?;
     table.raw_set("tasks_waiting", vm.channels.waits())?;
     table.raw_set("jobs_sent", vm.jobs_sent())?;
     table.raw_set("workers", pool::default().figures().workers)?;
     table.raw_set("shared", shared::count())?;
+    Ok(table)
+}
+
+/// Spans of time as users see them, in seconds.
+pub fn distribution(lua: &Lua, histogram: &Histogram) -> Result<Table> {
+    let seconds = |nanos: Nanos| nanos as f64 / NANOS_PER_SECOND as f64;
+    let table = lua.create_table()?;
+    table.raw_set("count", histogram.count())?;
+    table.raw_set("mean", seconds(histogram.mean()))?;
+    table.raw_set("p50", seconds(histogram.percentile(0.5)))?;
+    table.raw_set("p99", seconds(histogram.percentile(0.99)))?;
+    table.raw_set("max", seconds(histogram.longest()))?;
     Ok(table)
 }

@@ -4,12 +4,16 @@
 //! keep the callback or the coroutine. It is driven by one thread and needs no locks.
 
 pub mod clock;
+pub mod histogram;
+pub mod origin;
 pub mod slots;
 pub mod timer;
 pub mod timer_queue;
 pub mod turn;
 
 pub use clock::{Clock, Nanos};
+pub use histogram::Histogram;
+pub use origin::{Origin, Origins};
 pub use slots::{Id, Slot};
-pub use timer::{Delay, Missed, Origin, Repeat};
+pub use timer::{Delay, Missed, Repeat};
 pub use turn::{Engine, Work};

@@ -3,12 +3,9 @@
 use std::collections::VecDeque;
 
 use super::clock::{NANOS_PER_MS, NANOS_PER_SECOND, Nanos};
+use super::origin::Origin;
 use super::slots::{Id, Slot, Slots};
 use super::timer_queue::{Entry, LATEST, TimerQueue};
-
-/// Where in the Lua program something was set; the layer above gives it a meaning. Below 2^53, exact in a Lua float.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Origin(pub u64);
 
 /// How long after it was set a timer fires.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -142,6 +139,11 @@ impl Timers {
     /// The slot that a timer is kept in, if it is set.
     pub fn slot(&self, id: Id) -> Option<Slot> {
         self.slots.slot(id)
+    }
+
+    /// When a timer is due, if it is set; `None` within for what no time makes due.
+    pub fn deadline(&self, id: Id) -> Option<Option<Nanos>> {
+        self.slots.get(id).map(|timer| (timer.kind == Kind::Timed).then_some(timer.deadline))
     }
 
     /// The slot that the next timer is kept in.

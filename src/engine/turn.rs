@@ -10,8 +10,10 @@
 use std::collections::VecDeque;
 
 use super::clock::{Clock, Nanos};
+use super::histogram::Histogram;
+use super::origin::Origin;
 use super::slots::{Id, Slot};
-use super::timer::{Delay, Fired, Origin, Repeat, Timers};
+use super::timer::{Delay, Fired, Repeat, Timers};
 use super::timer_queue::Entry;
 
 /// Timers that fire in one turn at the most.
@@ -39,6 +41,15 @@ pub struct Counters {
     pub immediates: u64,
 }
 
+/// How long things took so far, on a clock that is not paused.
+#[derive(Debug, Default)]
+pub struct Meters {
+    /// How late the first timer of each turn was.
+    pub lag: Histogram,
+    /// Turns, without the time for which the thread was parked.
+    pub turn: Histogram,
+}
+
 /// What is left of the budget of the running turn.
 #[derive(Debug, Default)]
 struct Budget {
@@ -59,7 +70,11 @@ pub struct Engine {
     pub timers: Timers,
     /// What was done so far.
     pub counters: Counters,
+    /// How long it took.
+    pub meters: Meters,
     now: Nanos,
+    /// When the turn began that is to be measured.
+    busy_since: Option<Nanos>,
     due: VecDeque<Entry>,
     immediates: VecDeque<Id>,
     budget: Budget,
@@ -90,10 +105,12 @@ impl Engine {
     /// Begins a turn, bounded in time if `budget` says so.
     pub fn begin_turn(&mut self, budget: Option<Nanos>) {
         self.now = self.clock.now();
+        self.measure_turn(self.now);
         self.in_turn = true;
         self.stopped = false;
         self.counters.turns += 1;
         self.timers.take_due(self.now, &mut self.due);
+        self.measure_lag();
         self.budget = Budget {
             timers: TIMERS_PER_TURN,
             immediates: None,
@@ -121,6 +138,34 @@ impl Engine {
     /// Ends the turn.
     pub fn end_turn(&mut self) {
         self.in_turn = false;
+        self.rest();
+    }
+
+    /// There is nothing more to do in this turn, and the thread may park. Where it goes on at once, the next turn begins
+    /// when this one ends, so that the clock need not be read for both.
+    pub fn rest(&mut self) {
+        if self.busy_since.is_some() {
+            self.measure_turn(self.clock.now());
+            self.busy_since = None;
+        }
+    }
+
+    /// Measures the turn that ends now, if one does, and begins with the next.
+    fn measure_turn(&mut self, now: Nanos) {
+        // A paused clock would tell how far it was moved.
+        let is_real = !self.clock.is_paused();
+        if let Some(since) = self.busy_since.filter(|_| is_real) {
+            self.meters.turn.record(now.saturating_sub(since));
+        }
+        self.busy_since = is_real.then_some(now);
+    }
+
+    fn measure_lag(&mut self) {
+        if let Some(first) = self.due.front()
+            && !self.clock.is_paused()
+        {
+            self.meters.lag.record(self.now.saturating_sub(first.deadline));
+        }
     }
 
     /// Whether a turn is running.
@@ -340,6 +385,32 @@ mod tests {
         advance(&mut engine, 2);
         let ran = std::iter::from_fn(|| engine.next_work()).count();
         assert!(ran > 0 && ran < WORK_PER_CLOCK_CHECK, "{ran}");
+    }
+
+    #[test]
+    fn turns_and_the_lag_of_timers_are_measured_but_not_on_a_paused_clock() {
+        let mut engine = Engine::default();
+        engine.set_timer(Delay::After(0), Repeat::Once, Origin::default());
+        engine.begin_turn(None);
+        assert!(engine.next_work().is_some());
+        assert_eq!((engine.meters.lag.count(), engine.meters.turn.count()), (1, 0));
+        engine.begin_turn(None);
+        assert_eq!((engine.meters.lag.count(), engine.meters.turn.count()), (1, 1));
+        engine.rest();
+        engine.rest();
+        engine.end_turn();
+        assert_eq!(engine.meters.turn.count(), 2);
+        engine.clock.pause();
+        after(&mut engine, 1000);
+        advance(&mut engine, 5000);
+        engine.begin_turn(None);
+        engine.end_turn();
+        assert_eq!((engine.meters.lag.count(), engine.meters.turn.count()), (1, 2));
+        engine.begin_turn(None);
+        advance(&mut engine, 5000);
+        engine.clock.resume();
+        engine.end_turn();
+        assert_eq!(engine.meters.turn.count(), 2);
     }
 
     #[test]

@@ -24,11 +24,10 @@ use std::time::{Duration, Instant};
 
 use rustc_hash::FxHashMap;
 
-use crate::engine::{Delay, Engine, Id, Nanos, Origin, Repeat, Slot, Work};
+use crate::engine::{Delay, Engine, Id, Nanos, Origin, Origins, Repeat, Slot, Work};
 use crate::runtime::{CompletionQueue, MOMENT, Reactor, Spinner, WakeDescriptor, process};
 use crate::worker::{Completion, Job, JobNumber, Message, Outcome, Pool, Refusal, Request, Seat, Waker};
 use channels::{Channels, Waited};
-use origin::Origins;
 use places::Places;
 
 /// A park takes several microseconds of work. Timers that were set in a row are due in a row, microseconds apart: those
@@ -59,6 +58,7 @@ pub struct Vm {
     fired: Cell<Origin>,
     jobs: RefCell<FxHashMap<JobNumber, Sent>>,
     jobs_sent: Cell<JobNumber>,
+    completions_taken: Cell<u64>,
     /// Whether there is a descriptor.
     is_embedded: Cell<bool>,
     /// Whether it pays to look for others for a moment.
@@ -120,6 +120,7 @@ impl Vm {
             fired: Cell::default(),
             jobs: RefCell::default(),
             jobs_sent: Cell::new(0),
+            completions_taken: Cell::new(0),
             is_embedded: Cell::new(false),
             spinner: Spinner::default(),
             lost_jobs: Cell::new(None),
@@ -180,6 +181,7 @@ impl Vm {
     /// The next completion of this turn.
     pub fn next_completion(&self) -> Option<Completion> {
         let completion = self.taken.borrow_mut().pop_front()?;
+        self.completions_taken.set(self.completions_taken.get() + 1);
         match completion.outcome {
             Outcome::Woken => self.places.woken(completion.number),
             Outcome::Done(_) | Outcome::Failed(_) => {
@@ -397,6 +399,11 @@ impl Vm {
     /// The number of jobs that were sent.
     pub fn jobs_sent(&self) -> JobNumber {
         self.jobs_sent.get()
+    }
+
+    /// The number of completions that were taken.
+    pub fn completions_taken(&self) -> u64 {
+        self.completions_taken.get()
     }
 
     /// Forgets all timers and waits, and leaves all places; time and counters go on.

@@ -1,5 +1,5 @@
 //! The natives of tasks: `new_task`, `here`, `sleep`, `origin`, `set_origin`, `has_failed`, `token_of`, `mark`,
-//! `take_mark`.
+//! `take_mark`, `thread`, `resumed_by`.
 //!
 //! `token_of` and `set_origin` read and write local variables of a coroutine that is suspended. The debug library could
 //! as well, but makes a table for each look, and hosts take it away.
@@ -22,7 +22,7 @@ enum Upvalue {
 }
 
 /// The functions, by their names.
-const FUNCTIONS: [(&str, ffi::lua_CFunction, Upvalue); 8] = [
+const FUNCTIONS: [(&str, ffi::lua_CFunction, Upvalue); 10] = [
     ("here", here, Upvalue::Callbacks),
     ("sleep", sleep, Upvalue::Callbacks),
     ("origin", origin, Upvalue::Callbacks),
@@ -31,10 +31,15 @@ const FUNCTIONS: [(&str, ffi::lua_CFunction, Upvalue); 8] = [
     ("token_of", token_of, Upvalue::Waiting),
     ("mark", mark, Upvalue::Waiting),
     ("take_mark", take_mark, Upvalue::Waiting),
+    ("thread", thread, Upvalue::Callbacks),
+    ("resumed_by", resumed_by, Upvalue::Callbacks),
 ];
 
 /// The local variable of a task's first function that its origin is kept in.
 const ORIGIN: c_int = 1;
+
+/// A function that the stock `coroutine.wrap` made has its coroutine as its only upvalue; for ours, see `coroutine.rs`.
+const MOST_UPVALUES_OF_WRAP: c_int = 3;
 
 /// The local variable of a function that waits which tells what for.
 const TOKEN: &CStr = c"token";
@@ -133,10 +138,20 @@ unsafe extern "C-unwind" fn origin(state: *mut ffi::lua_State) -> c_int {
     unsafe {
         let Some(vm) = vm(state) else { return 0 };
         let is_job = ffi::lua_toboolean(state, 1) != 0;
-        let place = capture_origin(state, vm, 2);
+        let place = stamped_origin(state, vm);
         ffi::lua_pushnumber(state, if is_job { place.of_job() } else { place.of_task() }.0 as f64);
         1
     }
+}
+
+/// The line of the user's function that called the function of the module that called the running one, and the time.
+///
+/// # Safety
+/// As for [`capture_origin`].
+unsafe fn stamped_origin(state: *mut ffi::lua_State, vm: &Vm) -> Origin {
+    // SAFETY: as required of the caller.
+    let place = unsafe { capture_origin(state, vm, 2) };
+    guarded(|| place.at_time(vm.engine.borrow().now())).unwrap_or(place)
 }
 
 /// `token_of(co)`: what a suspended coroutine waits for; nothing if it is not suspended in a function of ours.
@@ -193,7 +208,7 @@ unsafe extern "C-unwind" fn set_origin(state: *mut ffi::lua_State) -> c_int {
             return 0;
         }
         ffi::lua_getstack(co, level - 1, call.as_mut_ptr());
-        let origin = capture_origin(state, vm, 2).of_task();
+        let origin = stamped_origin(state, vm).of_task();
         ffi::lua_pushnumber(co, origin.0 as f64);
         if ffi::lua_setlocal(co, call.as_ptr(), ORIGIN).is_null() {
             ffi::lua_settop(co, -2);
@@ -246,6 +261,53 @@ unsafe extern "C-unwind" fn take_mark(state: *mut ffi::lua_State) -> c_int {
         }
         ffi::lua_pushboolean(state, c_int::from(is_there));
         1
+    }
+}
+
+/// `thread()`: the running coroutine; the main thread as well, which Lua 5.1 does not name.
+unsafe extern "C-unwind" fn thread(state: *mut ffi::lua_State) -> c_int {
+    // SAFETY: a C function has room for 20 values.
+    unsafe { ffi::lua_pushthread(state) };
+    1
+}
+
+/// `resumed_by(co)`: the coroutine that `co`, which does not run itself, has resumed and that has not given back control;
+/// nothing if it is suspended or a C module has resumed one.
+///
+/// The function on top of its stack is `coroutine.resume` then, whose first argument is that coroutine, or one that
+/// `coroutine.wrap` made, which has it as an upvalue.
+unsafe extern "C-unwind" fn resumed_by(state: *mut ffi::lua_State) -> c_int {
+    // SAFETY: no local of this frame has a destructor. The coroutine has room for a value; `lua_getlocal` and
+    // `lua_getinfo` are given a level that `lua_getstack` has found, and what they push is taken off again.
+    unsafe {
+        let co = ffi::lua_tothread(state, 1);
+        let mut call = MaybeUninit::<ffi::lua_Debug>::uninit();
+        if co.is_null()
+            || co == state
+            || ffi::lua_status(co) != ffi::LUA_OK
+            || ffi::lua_checkstack(co, 1) == 0
+            || ffi::lua_getstack(co, 0, call.as_mut_ptr()) == 0
+        {
+            return 0;
+        }
+        if !ffi::lua_getlocal(co, call.as_ptr(), 1).is_null() {
+            ffi::lua_xmove(co, state, 1);
+            if ffi::lua_type(state, -1) == ffi::LUA_TTHREAD {
+                return 1;
+            }
+        }
+        ffi::lua_getinfo(co, c"f".as_ptr(), call.as_mut_ptr());
+        ffi::lua_xmove(co, state, 1);
+        let function = ffi::lua_gettop(state);
+        for upvalue in 1..=MOST_UPVALUES_OF_WRAP {
+            if ffi::lua_getupvalue(state, function, upvalue).is_null() {
+                break;
+            }
+            if ffi::lua_type(state, -1) == ffi::LUA_TTHREAD {
+                return 1;
+            }
+        }
+        0
     }
 }
 

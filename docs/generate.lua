@@ -20,6 +20,7 @@ local GUIDE = {
   { "docs/guide/parallel.md", "parallel" },
   { "docs/guide/sharing.md", "sharing" },
   { "docs/guide/errors.md", "errors" },
+  { "docs/guide/looking.md", "looking" },
   { "docs/guide/embedding.md", "embedding" },
   { "docs/guide/command.md", "command" },
   { "docs/guide/recipes.md", "recipes" },

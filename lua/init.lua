@@ -2,7 +2,7 @@
 
 local native, load_part = ...
 
-local ipairs, pairs, setmetatable, type = ipairs, pairs, setmetatable, type
+local ipairs, next, pairs, setmetatable, type = ipairs, next, pairs, setmetatable, type
 
 local compat = load_part("compat.lua")
 local check = load_part("check.lua", compat)
@@ -69,6 +69,21 @@ function scheduler.stats()
   stats.tasks_alive, stats.tasks_ended = tasks().count(), task().ended_count()
   stats.errors = errors.reported
   return stats
+end
+
+local deadlock = once(function()
+  return load_part("deadlock.lua", native, errors, wait, outcome, tasks())
+end)
+
+--- Reports tasks that wait although the loop has nothing left to do; returns whether there were any.
+function loop.look_for_deadlock(except)
+  return (waiters.waiting > 0 or next(loop.places) ~= nil) and deadlock().report(except)
+end
+
+--- What a coroutine waits for, for the end of a message.
+function loop.waits_for(co)
+  local words = deadlock().describe_wait(co)
+  return words and ": it waits for " .. words or ""
 end
 
 function scheduler.tasks()
@@ -195,6 +210,9 @@ local makers = {
   promisify = function()
     promise_class()
     return load_part("promisify.lua", native, compat, check, promise())
+  end,
+  watchdog = function()
+    return load_part("watchdog.lua", native, compat, check, errors, wait, outcome, loop, tasks())
   end,
   interval = function()
     return load_part("interval.lua", native, check, task())

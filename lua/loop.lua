@@ -276,6 +276,7 @@ local function run_deferred(budget)
     batch[first] = nil
     took(deferred, first + 1)
     count = count + 1
+    if wait.on_step then wait.on_step(false, node.co) end
     wait.resume_node(node)
     if microtasks.coming.last > 0 then run_due() end
   end
@@ -332,6 +333,7 @@ local function turn(budget_ms)
   local now, has_callbacks, has_completions = begin_turn(budget_ms)
   stopped, is_bounded, has_run_out = false, budget_ms ~= nil, false
   begin_tasks(now)
+  if wait.on_step then wait.on_step(false) end
   if has_completions then take_completions() end
   if has_callbacks or microtasks.coming.last > 0 then run_due() end
   if not stopped and (is_ready() or not is_empty(deferred)) then run_tasks() end
@@ -342,6 +344,7 @@ local function turn(budget_ms)
   end
   if outcome.has_adrift then outcome.look_for_lost() end
   if loop.has_unhandled then loop.report_unhandled() end
+  if wait.on_step then wait.on_step(true) end
 end
 
 --- Whether something is queued for the next turn, on this side of the engine.
@@ -368,6 +371,7 @@ end
 
 local function drive_marked(drive, ...)
   wait.is_running, loop.thread = true, native.thread()
+  if wait.on_step then native.watch_hook(loop.thread) end
   return drive(...)
 end
 
@@ -376,6 +380,7 @@ end
 local function try_running(drive, ...)
   local ok, err = pcall(drive_marked, drive, ...)
   wait.is_running, loop.thread = false, nil
+  if wait.on_step then wait.on_step(true) end
   native.end_turn()
   return ok, err
 end
@@ -396,14 +401,20 @@ local function finish_main(co)
   if result then return outcome.unwrap(result) end
   -- A later `run` may go on with it, but has nobody to give its error to.
   outcome.unwatch(co)
-  if not stopped then check.raise("the function given to 'run' waits, and nothing is left that could wake it") end
+  if not stopped then
+    check.raise("the function given to 'run' waits, and nothing is left that could wake it" .. loop.waits_for(co))
+  end
 end
 
 function loop.run(main, ...)
   if main ~= nil then check.callable(main, 1, "run") end
   refuse_nesting()
   local co = main ~= nil and loop.start(main, "the main task", ...)
-  while_running(turns, is_never_done)
+  repeat
+    while_running(turns, is_never_done)
+    -- Whoever hears of a deadlock may have ended it.
+    local may_go_on = not stopped and loop.look_for_deadlock(co) and (has_work() or native.is_alive())
+  until not may_go_on
   if co then return finish_main(co) end
 end
 
@@ -418,10 +429,11 @@ function wait.turn_main()
     return not wait.is_main_waiting()
   end)
   if ok and not wait.is_main_waiting() then return WAKE end
+  local what = (stopped or not ok) and "" or loop.waits_for(MAIN)
   if wait.is_main_waiting() then wait.release_main() end
   if not ok then error(err, 0) end
   if wait.on_main_gave_up then wait.on_main_gave_up() end
-  check.raise(stopped and "the scheduler was stopped" or "nothing is left that could end this wait")
+  check.raise(stopped and "the scheduler was stopped" or "nothing is left that could end this wait" .. what)
 end
 
 function loop.poll(budget_ms)
@@ -456,6 +468,25 @@ end
 function loop.defer(node)
   fifo.push(deferred, node)
   wait.tell_host()
+end
+
+--- What the coroutine that the loop has resumed is at, in words.
+function loop.describe_source(co)
+  if co ~= active then return outcome.describe(co) end
+  if current_kind == REACTION then return loop.describe_promise(current) end
+  local origin = current_origin()
+  return type(origin) == "number" and native.describe(origin) or origin
+end
+
+--- Asks for work by another function than the native.
+function loop.next_work_by(fn)
+  next_work = fn
+end
+
+--- Forgets the coroutines that wait to be used again.
+function loop.drop_idle()
+  idle_runner = nil
+  if loop.drop_idle_starter then loop.drop_idle_starter() end
 end
 
 --- Calls `visit` for each node that is deferred.

@@ -389,6 +389,10 @@ local function starter()
   until active ~= me
 end
 
+function loop.drop_idle_starter()
+  idle = nil
+end
+
 --- A starter that waits for what it is to run. What that is given must not stay in the frame of its first function.
 local function new_starter()
   local co = create(starter)

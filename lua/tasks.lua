@@ -179,7 +179,7 @@ function tasks.list()
   return list
 end
 
-tasks.find, tasks.waits_for, tasks.place = find, waits_for, place
+tasks.find, tasks.each_listed, tasks.waits_for, tasks.place = find, each_listed, waits_for, place
 
 -- Printing ----------------------------------------------------------------------------------------------------------
 

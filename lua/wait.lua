@@ -199,6 +199,13 @@ local function resume_oddly(entry)
   end
 end
 
+--- Calls `step(false, co)` before each coroutine is resumed, as the loop does for what it runs; nil is no more.
+function wait.watch(step)
+  if step and not wait.on_step then odd = odd + 1 end
+  if not step and wait.on_step then odd = odd - 1 end
+  wait.on_step = step
+end
+
 --- Does what is to be done before the next entry, and resumes that. False if there is to be no next one.
 local function step_oddly()
   if has_microtasks then wait.run_microtasks() end
@@ -206,6 +213,7 @@ local function step_oddly()
   local entry = ready[first_ready]
   ready[first_ready] = false
   first_ready = first_ready + 1
+  if wait.on_step then wait.on_step(false, type(entry) == "table" and entry.co or entry) end
   resume_oddly(entry)
   return true
 end
@@ -646,7 +654,7 @@ function wait.discard()
     ready[i] = false
   end
   first_ready, last_ready, next_turn.last = 1, 0, 0
-  odd = (wait.looks_at_each and 1 or 0) + (stopped and 1 or 0)
+  odd = (wait.looks_at_each and 1 or 0) + (stopped and 1 or 0) + (wait.on_step and 1 or 0)
   has_stale_next = false
   for _, counts in ipairs({ stale, stale_next }) do
     for co in pairs(counts) do

@@ -98,8 +98,8 @@ local function turn(has_room)
   loop.turn_until(is_done)
   native.set_room(false)
   if is_done() then return end
-  for run in pairs(waiting) do
-    tasks.finish(hand_in_error, run, { kind = "error", message = STUCK })
+  for run, co in pairs(waiting) do
+    tasks.finish(hand_in_error, run, { kind = "error", message = STUCK .. loop.waits_for(co) })
   end
   waiting, worker.waiting = {}, 0
 end

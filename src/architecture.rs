@@ -23,6 +23,7 @@ const UNSAFE_FILES: &[&str] = &[
     "binding/raw/task.rs",
     "binding/raw/timer.rs",
     "binding/raw/turn.rs",
+    "binding/raw/watch.rs",
     "binding/raw/worker.rs",
     "runtime/deadline.rs",
     "runtime/process.rs",

@@ -94,10 +94,11 @@
 --- * `"closed"`: the queue or channel is closed;
 --- * `"error"`: the function of a job raised, or its results cannot cross, or its worker could not be set up;
 --- * `"memory"`: the worker of a job had no memory left, or no more than its pool's `memory_limit`;
+--- * `"watchdog"`, `"deadlock"`: not raised, see `watchdog` and `run`;
 --- * `"lost"`: the worker of a job died or could not be made, or this process was forked while the job was in flight;
 ---   or a task ended where other code had resumed it, so that nothing is known of its results.
 ---@class scheduler.Error
----@field kind "cancelled"|"timeout"|"task"|"closed"|"error"|"memory"|"lost"
+---@field kind "cancelled"|"timeout"|"task"|"closed"|"error"|"memory"|"lost"|"watchdog"|"deadlock"
 ---@field message string The error in words.
 ---@field reason? any "cancelled": what was given to `cancel`, or why the scope was cancelled.
 ---@field key? any "task": the key of the task.
@@ -105,6 +106,7 @@
 ---@field traceback? string "task", "error", "memory", "lost": that of the task or the worker; "" where there is none.
 ---@field origin? string "error", "memory", "lost": where the job or map was started, "file:line".
 ---@field index? integer Of a map: the position of the item, from 1; nil where it is not known which one it was.
+---@field tasks? thread[] "deadlock": the tasks that wait.
 ---@field later? any[] Errors of a scope that came after this one.
 
 ---@class scheduler
@@ -120,6 +122,11 @@ local scheduler = {}
 ---
 ---Raises if the scheduler is running already, and if `main` waits and nothing is left that could wake it. Returns
 ---nothing if `stop` was called before `main` had ended.
+---
+---If other tasks wait then for what nothing can bring any more, an error of the kind "deadlock" goes to the error
+---handler, which names them and what they wait for; once for each wait. Left out are tasks that are parked in a
+---`coroutine.yield` of their own, or sleep for ever, and those that wait for them. None is told while a timer is set
+---that does not keep the loop, or on a paused clock.
 ---@param main? scheduler.Callable
 ---@param ... any The arguments of `main`.
 ---@return any ... The results of `main`.
@@ -189,6 +196,19 @@ function scheduler.tasks() end
 ---Prints what `tasks` tells, alike ones together, each with the lines of its traceback that are the program's.
 ---@param out? file*|table|fun(text: string) What has a method `write`, or a function; stderr unless given.
 function scheduler.dump(out) end
+
+---From now on reports each callback or task that holds the loop for longer than so many seconds, once: while it still
+---does, to `fn(seconds, traceback, source)`, which runs in the midst of it and must not wait; without `fn`, to the
+---error handler, as an error of the kind "watchdog". Nil takes the watchdog off.
+---
+---C functions, and code that LuaJIT has compiled, are reported when they have ended, with "" for the traceback. So are
+---coroutines that other code has made before, and those that have another hook (`debug.sethook`), which is left alone.
+---While there is a watchdog, a count hook is set, by which code runs half as fast on Lua 5.4, hardly slower elsewhere.
+---
+---Raises if `seconds` is not above 0.
+---@param seconds? number
+---@param fn? fun(seconds: number, traceback: string, source: string)
+function scheduler.watchdog(seconds, fn) end
 
 -- Timers ----------------------------------------------------------------------------------------------------------
 

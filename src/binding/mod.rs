@@ -37,6 +37,7 @@ const PARTS: &[(&str, &str)] = &[
     ("clock.lua", include_str!("../../lua/clock.lua")),
     ("compat.lua", include_str!("../../lua/compat.lua")),
     ("coroutine.lua", include_str!("../../lua/coroutine.lua")),
+    ("deadlock.lua", include_str!("../../lua/deadlock.lua")),
     ("errors.lua", include_str!("../../lua/errors.lua")),
     ("event.lua", include_str!("../../lua/event.lua")),
     ("execute_tasks.lua", include_str!("../../lua/execute_tasks.lua")),
@@ -65,6 +66,7 @@ const PARTS: &[(&str, &str)] = &[
     ("timer.lua", include_str!("../../lua/timer.lua")),
     ("wait.lua", include_str!("../../lua/wait.lua")),
     ("waiters.lua", include_str!("../../lua/waiters.lua")),
+    ("watchdog.lua", include_str!("../../lua/watchdog.lua")),
     ("worker_tasks.lua", include_str!("../../lua/worker_tasks.lua")),
 ];
 
@@ -114,6 +116,7 @@ fn load(lua: &Lua) -> Result<Table> {
     let (callbacks, waiting) = (lua.create_table()?, lua.create_table()?);
     raw::turn::add_functions(lua, &vm, &natives.table)?;
     raw::job::add_functions(lua, &vm, &sender, &natives.table)?;
+    raw::watch::add_functions(lua, &vm, &natives.table)?;
     let numbers = shared::channel::numbers(lua)?;
     raw::channel::add_functions(lua, &natives.vm, &natives.table, &numbers)?;
     raw::task::add_functions(lua, &natives.vm, &natives.table, &callbacks, &waiting)?;

@@ -1,6 +1,7 @@
 //! Natives of the loop: turns, parking, counters.
 
 use std::io::Write;
+use std::time::Duration;
 
 use mlua::{Function, Lua, LuaString, Result, Table};
 
@@ -47,6 +48,13 @@ pub fn add(natives: &Natives) -> Result<()> {
         let engine = vm.engine.borrow();
         let left = |deadline: Nanos| deadline.saturating_sub(engine.clock.now()) as f64 / NANOS_PER_SECOND as f64;
         engine.timers.deadline(Id(id)).map(|deadline| deadline.map_or(f64::INFINITY, left))
+    })?;
+    natives.add("has_deadline", |_, vm, ()| vm.engine.borrow().next_deadline().is_some())?;
+    natives.add("watch_limit", |_, vm, seconds: Option<f64>| {
+        vm.watch.set_limit(seconds.map(|seconds| Duration::try_from_secs_f64(seconds).unwrap_or(Duration::MAX)));
+    })?;
+    natives.add("watch_step", |_, vm, is_idle: Option<bool>| {
+        vm.watch.step(is_idle.unwrap_or(false)).map(|held| held.as_secs_f64())
     })?;
     natives.add("set_room", |_, vm, has_room: bool| vm.has_room.set(has_room))?;
     natives.add("discard", |_, vm, ()| vm.discard())?;

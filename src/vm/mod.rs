@@ -13,6 +13,7 @@ pub mod places;
 pub mod raw;
 pub mod state;
 pub mod transfer;
+pub mod watch;
 
 use std::cell::{Cell, OnceCell, RefCell};
 use std::collections::VecDeque;
@@ -29,6 +30,7 @@ use crate::runtime::{CompletionQueue, MOMENT, Reactor, Spinner, WakeDescriptor, 
 use crate::worker::{Completion, Job, JobNumber, Message, Outcome, Pool, Refusal, Request, Seat, Waker};
 use channels::{Channels, Waited};
 use places::Places;
+use watch::Watch;
 
 /// A park takes several microseconds of work. Timers that were set in a row are due in a row, microseconds apart: those
 /// of this span (ns) share one wake-up.
@@ -51,6 +53,8 @@ pub struct Vm {
     pub places: Places,
     /// Its channels, and the tasks that wait for these.
     pub channels: Channels,
+    /// What runs, for the watchdog.
+    pub watch: Watch,
     process: RefCell<Process>,
     /// Completions that were taken from the queue and not handed to Lua yet.
     taken: RefCell<VecDeque<Completion>>,
@@ -115,6 +119,7 @@ impl Vm {
             pool_waits: Cell::new(0),
             places: Places::default(),
             channels: Channels::default(),
+            watch: Watch::default(),
             process: RefCell::new(Process::new()),
             taken: RefCell::default(),
             fired: Cell::default(),

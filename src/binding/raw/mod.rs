@@ -24,6 +24,7 @@ mod reserve;
 pub mod task;
 pub mod timer;
 pub mod turn;
+pub mod watch;
 pub mod worker;
 
 use std::ffi::{CStr, c_char, c_int};

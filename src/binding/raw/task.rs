@@ -1,5 +1,5 @@
-//! The natives of tasks: `new_task`, `here`, `sleep`, `origin`, `set_origin`, `has_failed`, `token_of`, `mark`,
-//! `take_mark`, `thread`, `resumed_by`.
+//! The natives of tasks: `new_task`, `here`, `sleep`, `origin`, `set_origin`, `origin_in`, `has_failed`, `token_of`,
+//! `mark`, `take_mark`, `thread`, `resumed_by`.
 //!
 //! `token_of` and `set_origin` read and write local variables of a coroutine that is suspended. The debug library could
 //! as well, but makes a table for each look, and hosts take it away.
@@ -22,11 +22,12 @@ enum Upvalue {
 }
 
 /// The functions, by their names.
-const FUNCTIONS: [(&str, ffi::lua_CFunction, Upvalue); 10] = [
+const FUNCTIONS: [(&str, ffi::lua_CFunction, Upvalue); 11] = [
     ("here", here, Upvalue::Callbacks),
     ("sleep", sleep, Upvalue::Callbacks),
     ("origin", origin, Upvalue::Callbacks),
     ("set_origin", set_origin, Upvalue::Callbacks),
+    ("origin_in", origin_in, Upvalue::Callbacks),
     ("has_failed", has_failed, Upvalue::Callbacks),
     ("token_of", token_of, Upvalue::Waiting),
     ("mark", mark, Upvalue::Waiting),
@@ -189,6 +190,40 @@ unsafe extern "C-unwind" fn token_of(state: *mut ffi::lua_State) -> c_int {
     }
 }
 
+/// `origin_in(co)`: what `set_origin` has written into a task that is suspended.
+unsafe extern "C-unwind" fn origin_in(state: *mut ffi::lua_State) -> c_int {
+    // SAFETY: no local of this frame has a destructor. The coroutine does not run and has room for a value;
+    // `lua_getlocal` is given a level that `lua_getstack` has found.
+    unsafe {
+        let co = ffi::lua_tothread(state, 1);
+        if co.is_null() || co == state || ffi::lua_checkstack(co, 1) == 0 {
+            return 0;
+        }
+        let Some(call) = first_call(co) else { return 0 };
+        if ffi::lua_getlocal(co, call.as_ptr(), ORIGIN).is_null() {
+            return 0;
+        }
+        ffi::lua_xmove(co, state, 1);
+        c_int::from(ffi::lua_type(state, -1) == ffi::LUA_TNUMBER)
+    }
+}
+
+/// The call of the function that a coroutine began with.
+///
+/// # Safety
+/// It is not the running one.
+unsafe fn first_call(co: *mut ffi::lua_State) -> Option<MaybeUninit<ffi::lua_Debug>> {
+    // SAFETY: the record is written by `lua_getstack` if that finds the level.
+    unsafe {
+        let mut call = MaybeUninit::<ffi::lua_Debug>::uninit();
+        let mut level = 0;
+        while ffi::lua_getstack(co, level, call.as_mut_ptr()) != 0 {
+            level += 1;
+        }
+        (level > 0 && ffi::lua_getstack(co, level - 1, call.as_mut_ptr()) != 0).then_some(call)
+    }
+}
+
 /// `set_origin(co)`: writes the origin into the first function of a task that is suspended.
 unsafe extern "C-unwind" fn set_origin(state: *mut ffi::lua_State) -> c_int {
     // SAFETY: the upvalues are as `with_table` sets them. No local of this frame has a destructor. The coroutine is
@@ -199,15 +234,7 @@ unsafe extern "C-unwind" fn set_origin(state: *mut ffi::lua_State) -> c_int {
         if co == state || ffi::lua_checkstack(co, 1) == 0 {
             return 0;
         }
-        let mut call = MaybeUninit::<ffi::lua_Debug>::uninit();
-        let mut level = 0;
-        while ffi::lua_getstack(co, level, call.as_mut_ptr()) != 0 {
-            level += 1;
-        }
-        if level == 0 {
-            return 0;
-        }
-        ffi::lua_getstack(co, level - 1, call.as_mut_ptr());
+        let Some(call) = first_call(co) else { return 0 };
         let origin = stamped_origin(state, vm).of_task();
         ffi::lua_pushnumber(co, origin.0 as f64);
         if ffi::lua_setlocal(co, call.as_ptr(), ORIGIN).is_null() {

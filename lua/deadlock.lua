@@ -1,0 +1,79 @@
+-- What is told when the loop has nothing left to do although tasks wait.
+
+local native, errors, wait, outcome, tasks = ...
+
+local getmetatable, ipairs, setmetatable, type = getmetatable, ipairs, setmetatable, type
+local status = coroutine.status
+local concat = table.concat
+local token_of = wait.token_of
+
+-- So many tasks are named.
+local MOST_NAMED = 20
+
+local deadlock = {}
+local reported = setmetatable({}, { __mode = "k" }) -- the nodes of waits that were reported
+
+--- The coroutine that is to bring what a node waits for, if that is known.
+local function bringer(node)
+  local promise = node.awaits
+  local co = node.joins or promise and promise.co
+  return type(co) == "thread" and co or nil
+end
+
+--- Whether a wait is for others than the loop to end: it is for a task that is parked in a yield of its own, or sleeps for
+--- ever, until somebody resumes it.
+local function is_left_to_others(node)
+  local co, seen = bringer(node), {}
+  while co and not seen[co] do
+    seen[co] = true
+    local token = token_of(co)
+    if type(token) ~= "table" then return status(co) == "suspended" end
+    co = bringer(token)
+  end
+  return false
+end
+
+--- The nodes of the tasks that wait for what nothing brings any more, those left out that were reported.
+local function find(except)
+  local found = {}
+  tasks.each_listed(function(node)
+    local co = type(node) == "table" and getmetatable(node) == nil and node.co
+    if type(co) ~= "thread" or reported[node] or token_of(co) ~= node then return end
+    if co == except then
+      reported[node] = true
+    elseif status(co) == "suspended" and not is_left_to_others(node) then
+      found[#found + 1] = node
+    end
+  end)
+  return found
+end
+
+--- "a mutex, at main.lua:5".
+function deadlock.describe_wait(co)
+  local words = tasks.waits_for(token_of(co))
+  local place = type(co) == "thread" and tasks.place(co)
+  if not words then return nil end
+  return place and words .. ", at " .. place or words
+end
+
+--- Reports the tasks that can never go on, once for each wait; returns whether there are any. `except` is told of
+--- elsewhere.
+function deadlock.report(except)
+  -- A timer may wake them that does not keep the loop, or whose clock is paused.
+  if native.has_deadline() then return false end
+  local nodes = find(except)
+  if #nodes == 0 then return false end
+  local how_many = #nodes == 1 and "a task waits" or #nodes .. " tasks wait"
+  local lines, list = { ("deadlock: %s for what nothing can bring any more"):format(how_many) }, {}
+  for i, node in ipairs(nodes) do
+    reported[node], list[i] = true, node.co
+    if i <= MOST_NAMED then
+      lines[#lines + 1] = ("  %s waits for %s"):format(outcome.describe(node.co), deadlock.describe_wait(node.co))
+    end
+  end
+  if #nodes > MOST_NAMED then lines[#lines + 1] = ("  and %d more"):format(#nodes - MOST_NAMED) end
+  errors.report(errors.new("deadlock", concat(lines, "\n"), { tasks = list }), "", "run")
+  return true
+end
+
+return deadlock

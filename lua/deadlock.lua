@@ -1,6 +1,6 @@
 -- What is told when the loop has nothing left to do although tasks wait.
 
-local native, errors, wait, outcome, tasks = ...
+local looking, errors, wait, outcome, tasks = ...
 
 local getmetatable, ipairs, setmetatable, type = getmetatable, ipairs, setmetatable, type
 local status = coroutine.status
@@ -20,8 +20,8 @@ local function bringer(node)
   return type(co) == "thread" and co or nil
 end
 
---- Whether a wait is for others than the loop to end: it is for a task that is parked in a yield of its own, or sleeps for
---- ever, until somebody resumes it.
+--- Whether a wait is for others than the loop to end: it is for a task that is parked in a yield of its own or sleeps
+--- for ever, until somebody resumes it.
 local function is_left_to_others(node)
   local co, seen = bringer(node), {}
   while co and not seen[co] do
@@ -60,7 +60,7 @@ end
 --- elsewhere.
 function deadlock.report(except)
   -- A timer may wake them that does not keep the loop, or whose clock is paused.
-  if native.has_deadline() then return false end
+  if looking.has_deadline() then return false end
   local nodes = find(except)
   if #nodes == 0 then return false end
   local how_many = #nodes == 1 and "a task waits" or #nodes .. " tasks wait"

@@ -58,8 +58,10 @@ local task = once(function()
   return load_part("task.lua", native, compat, check, errors, wait, outcome, waiters, loop)
 end)
 
+local looking = once(native.looking)
+
 local tasks = once(function()
-  return load_part("tasks.lua", native, compat, wait, outcome, waiters, loop, task())
+  return load_part("tasks.lua", native, looking(), compat, wait, outcome, waiters, loop, task())
 end)
 
 function scheduler.stats()
@@ -72,7 +74,7 @@ function scheduler.stats()
 end
 
 local deadlock = once(function()
-  return load_part("deadlock.lua", native, errors, wait, outcome, tasks())
+  return load_part("deadlock.lua", looking(), errors, wait, outcome, tasks())
 end)
 
 --- Reports tasks that wait although the loop has nothing left to do; returns whether there were any.
@@ -212,7 +214,7 @@ local makers = {
     return load_part("promisify.lua", native, compat, check, promise())
   end,
   watchdog = function()
-    return load_part("watchdog.lua", native, compat, check, errors, wait, outcome, loop, tasks())
+    return load_part("watchdog.lua", native, looking(), compat, check, errors, wait, outcome, loop, tasks())
   end,
   interval = function()
     return load_part("interval.lua", native, check, task())

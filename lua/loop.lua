@@ -371,7 +371,7 @@ end
 
 local function drive_marked(drive, ...)
   wait.is_running, loop.thread = true, native.thread()
-  if wait.on_step then native.watch_hook(loop.thread) end
+  if wait.on_step then loop.watch_hook(loop.thread) end
   return drive(...)
 end
 

@@ -5,7 +5,7 @@
 -- of waiters. So tasks are looked for there. Those that nothing of ours keeps, as they are parked in a yield of their
 -- own, are noted when they yield; and those that run lie on the stacks of those that have resumed them.
 
-local native, compat, wait, outcome, waiters, loop, task = ...
+local native, looking, compat, wait, outcome, waiters, loop, task = ...
 
 local getinfo, traceback = compat.getinfo, compat.traceback
 local floor, huge, max = math.floor, math.huge, math.max
@@ -32,7 +32,7 @@ end
 local function each_running(visit)
   local running, co = native.thread(), loop.thread
   while co and co ~= running do
-    co = native.resumed_by(co)
+    co = looking.resumed_by(co)
     if co and not wait.protected_in[co] and (outcome.origins[co] ~= nil or outcome.is_task(co)) then visit(co) end
   end
 end
@@ -98,7 +98,7 @@ local function seconds(number)
 end
 
 local function time_left(id)
-  local left = native.time_left(id)
+  local left = looking.time_left(id)
   if left == huge then return "a timer that never fires" end
   return "a timer that is due in " .. seconds(left or 0)
 end
@@ -128,7 +128,7 @@ local function waits_for(token)
   if type(token) ~= "table" or not token.co then return nil end
   if not token.list then return token.timer and "its start: " .. time_left(token.timer) or nil end
   local words, object = object_of(token)
-  local left = token.timer and native.time_left(token.timer)
+  local left = token.timer and looking.time_left(token.timer)
   if left and left < huge then words = words .. ", for " .. seconds(left) .. " at the most" end
   return words, object
 end
@@ -156,9 +156,9 @@ local function look(co, now)
   }
   if state == "waiting" then entry.waits_for, entry.object = waits_for(token_of(co) or wait.scheduled(co)) end
   if type(origin) == "number" then
-    local began = native.began(origin)
+    local began = looking.began(origin)
     -- To a hundredth of a second: an origin tells no more.
-    entry.origin = native.place(origin)
+    entry.origin = looking.place(origin)
     entry.age = began and floor(max(now - began, 0) / NANOS_PER_SECOND * 100) / 100
   end
   return entry

@@ -4,11 +4,12 @@
 -- those that make them. Where it cannot look, in C functions and in code that LuaJIT has compiled, the
 -- report comes when the loop has control again.
 
-local native, compat, check, errors, wait, outcome, loop, tasks = ...
+local native, looking, compat, check, errors, wait, outcome, loop, tasks = ...
 
 local getinfo, traceback = compat.getinfo, compat.traceback
 local ipairs, pcall, type = ipairs, pcall, type
-local watch_step, next_work = native.watch_step, native.next_work
+local watch_step, next_work = looking.watch_step, native.next_work
+loop.watch_hook = looking.watch_hook
 local WAKE = native.WAKE
 
 local handler
@@ -43,15 +44,15 @@ local function describe_last()
 end
 
 --- Called by the hook, in the code that holds the loop.
-function native.watcher.report(held)
-  local co = loop.thread and native.resumed_by(loop.thread)
+function looking.watcher.report(held)
+  local co = loop.thread and looking.resumed_by(loop.thread)
   -- It has just ended: it was compiled, or a C function.
   if not co then return report("was", held, "", describe_last()) end
   report("is", held, (traceback_here()), loop.describe_source(co))
 end
 
 local function note_last(co)
-  last, last_origin = co, co and (outcome.origins[co] or native.origin_in(co))
+  last, last_origin = co, co and (outcome.origins[co] or looking.origin_in(co))
 end
 
 --- Something else begins to run, or nothing.
@@ -75,10 +76,10 @@ end
 
 --- Sets the hook on all that is there already.
 local function hook_all()
-  native.watch_hook(native.thread())
-  if loop.thread then native.watch_hook(loop.thread) end
+  looking.watch_hook(native.thread())
+  if loop.thread then looking.watch_hook(loop.thread) end
   for _, co in ipairs(tasks.find()) do
-    native.watch_hook(co)
+    looking.watch_hook(co)
   end
   loop.drop_idle()
 end
@@ -91,8 +92,8 @@ return function(seconds, fn)
   if seconds and seconds <= 0 then check.raise("bad argument #1 to 'watchdog' (seconds above 0 expected)") end
   if fn ~= nil then check.callable(fn, 2, "watchdog") end
   handler, last, last_origin = fn, nil, nil
-  native.watch_limit(seconds)
-  native.set_watch(seconds and native.watch_look or nil)
+  looking.watch_limit(seconds)
+  looking.set_watch(seconds and looking.watch_look or nil)
   wait.watch(seconds and step or nil)
   loop.next_work_by(seconds and next_watched_work or next_work)
   if seconds then hook_all() end

@@ -46,7 +46,7 @@ describe("a run that ends while tasks wait for what nothing can bring", function
     assert.are.equal("deadlock", err.kind)
     assert.are.equal("run", errors[1].source)
     assert.matches("^deadlock: 3 tasks wait for what nothing can bring any more\n", err.message)
-    assert.matches("\n  task 'holder' spawned at [^\n]* waits for an event, at [^\n]*deadlock_spec%.lua:%d+", err.message)
+    assert.matches("\n  task 'holder' spawned at [^\n]* waits for an event, at [^\n]*deadlock_spec%.lua", err.message)
     assert.matches("\n  a task spawned at [^\n]* waits for a mutex, which task 'holder' [^\n]*holds, at ", err.message)
     assert.matches("\n  a task spawned at [^\n]* waits for a task spawned at ", err.message)
     local named = {}
@@ -77,10 +77,10 @@ describe("a run that ends while tasks wait for what nothing can bring", function
   end)
 
   it("names twenty of many", function()
-    local event, list = scheduler.event(), {}
+    local event = scheduler.event()
     local errors = uncaught(function()
-      for i = 1, 30 do
-        list[i] = task.spawn(event.wait, event)
+      for _ = 1, 30 do
+        task.spawn(event.wait, event)
       end
       scheduler.run()
     end)

@@ -121,6 +121,26 @@ describe("stats(), of what was measured,", function()
     assert.is_true(stats.turn.count <= stats.turns)
   end)
 
+  it("tells of a pool how long jobs were queued, and how long they ran", function()
+    local pool = scheduler.parallel.pool({ size = 1 })
+    local function wait()
+      require("scheduler").task.wait(0.02)
+    end
+    local jobs = { pool:run(wait), pool:run(wait) }
+    local cancelled = pool:run(wait)
+    cancelled:cancel()
+    scheduler.await(scheduler.Promise.all(jobs))
+    local stats = pool:stats()
+    check_distribution(stats.wait)
+    check_distribution(stats.run)
+    assert.are.same({ 2, 2, 2 }, { stats.done, stats.wait.count, stats.run.count })
+    assert.is_true(stats.run.p50 >= 0.02 and stats.wait.max >= 0.02)
+    pool:close()
+    local before = scheduler.stats().pool.run.count
+    scheduler.await(scheduler.parallel.run(math.abs, 1))
+    assert.are.equal(before + 1, scheduler.stats().pool.run.count)
+  end)
+
   it("counts what comes from other threads", function()
     assert.is_true(3 <= growth("completions", function()
       local jobs = {}

@@ -70,6 +70,7 @@
 ---@field jobs_pending integer Jobs whose outcome is still to come.
 ---@field jobs_sent integer Jobs that were sent from this Lua state.
 ---@field workers integer Worker threads that the default pool has now; all Lua states of the process share it.
+---@field pool scheduler.PoolStats The default pool.
 ---@field shared integer Channels, and what is of `scheduler.shared`, that this process has.
 ---@field errors integer Errors that went to the error handler.
 
@@ -1128,6 +1129,8 @@ function scheduler.parallel.map(list, fn, options) end
 ---@field done integer Jobs that ended with results.
 ---@field failed integer Jobs that ended with an error, or were lost.
 ---@field cancelled integer Jobs that were cancelled.
+---@field wait scheduler.Distribution How long jobs were queued that have ended, but for those that were cancelled.
+---@field run scheduler.Distribution How long they took from there on, with what they waited for.
 
 ---Workers of one's own. A pool crosses to workers by reference. One that is collected is closed, and ends what it has.
 ---@class scheduler.Pool

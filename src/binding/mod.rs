@@ -8,6 +8,7 @@ mod clock;
 #[cfg(feature = "fuzz")]
 mod fuzz;
 mod job;
+mod look;
 mod pool;
 mod progress;
 mod raw;
@@ -109,6 +110,7 @@ fn load(lua: &Lua) -> Result<Table> {
     job::add(&natives, &transfer, &sender)?;
     pool::add(&natives, &sender)?;
     progress::add(&natives)?;
+    look::add(&natives)?;
     shared::add(&natives, &transfer)?;
     #[cfg(feature = "fuzz")]
     fuzz::add(lua, &transfer)?;
@@ -116,7 +118,6 @@ fn load(lua: &Lua) -> Result<Table> {
     let (callbacks, waiting) = (lua.create_table()?, lua.create_table()?);
     raw::turn::add_functions(lua, &vm, &natives.table)?;
     raw::job::add_functions(lua, &vm, &sender, &natives.table)?;
-    raw::watch::add_functions(lua, &vm, &natives.table)?;
     let numbers = shared::channel::numbers(lua)?;
     raw::channel::add_functions(lua, &natives.vm, &natives.table, &numbers)?;
     raw::task::add_functions(lua, &natives.vm, &natives.table, &callbacks, &waiting)?;

@@ -9,6 +9,7 @@ use mlua::{Lua, Result, Table, Value};
 
 use super::job::Sender;
 use super::shared::{PoolHandle, This, from_handle};
+use super::turn::distribution;
 use super::{Natives, worker};
 use crate::worker::{Handle, Pool, Settings};
 
@@ -55,7 +56,7 @@ pub fn add(natives: &Natives, sender: &Rc<Sender>) -> Result<()> {
         vm.pool_waits.set(if change == 0 { 0 } else { vm.pool_waits.get().saturating_add_signed(change as isize) });
     })?;
     natives.add("is_own_pool", |_, vm, this: Value| vm.works_for(&of(&this)))?;
-    let figures = natives.lua.create_function(|lua, this: Value| figures(lua.create_table()?, &of(&this)))?;
+    let figures = natives.lua.create_function(|lua, this: Value| figures(lua, &of(&this)))?;
     natives.table.raw_set("pool_figures", figures)
 }
 
@@ -79,7 +80,11 @@ fn settings(lua: &Lua, sender: &Sender, options: &Table) -> std::result::Result<
     Ok(settings)
 }
 
-fn figures(table: Table, pool: &Pool) -> Result<Table> {
+/// What a pool does, for users.
+pub fn figures(lua: &Lua, pool: &Pool) -> Result<Table> {
+    let (table, times) = (lua.create_table()?, pool.times());
+    table.raw_set("wait", distribution(lua, &times.wait)?)?;
+    table.raw_set("run", distribution(lua, &times.run)?)?;
     let figures = pool.figures();
     table.raw_set("size", pool.settings().size)?;
     table.raw_set("workers", figures.workers)?;

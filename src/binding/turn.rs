@@ -1,14 +1,13 @@
 //! Natives of the loop: turns, parking, counters.
 
 use std::io::Write;
-use std::time::Duration;
 
 use mlua::{Function, Lua, LuaString, Result, Table};
 
 use super::raw::task::new_task_function;
 use super::{Natives, job, pool};
 use crate::engine::clock::{NANOS_PER_MS, NANOS_PER_SECOND};
-use crate::engine::{Histogram, Id, Nanos, Origin, Work};
+use crate::engine::{Histogram, Nanos, Origin, Work};
 use crate::vm::Vm;
 use crate::worker::shared;
 
@@ -44,26 +43,11 @@ pub fn add(natives: &Natives) -> Result<()> {
     natives.add("raise", |_, vm, ()| vm.raise_descriptor())?;
     natives.add("now", |_, vm, ()| vm.engine.borrow().now() as f64 / NANOS_PER_MS as f64)?;
     natives.add("time", |_, vm, ()| vm.engine.borrow().clock.now() as f64)?;
-    natives.add("time_left", |_, vm, id: u64| {
-        let engine = vm.engine.borrow();
-        let left = |deadline: Nanos| deadline.saturating_sub(engine.clock.now()) as f64 / NANOS_PER_SECOND as f64;
-        engine.timers.deadline(Id(id)).map(|deadline| deadline.map_or(f64::INFINITY, left))
-    })?;
-    natives.add("has_deadline", |_, vm, ()| vm.engine.borrow().next_deadline().is_some())?;
-    natives.add("watch_limit", |_, vm, seconds: Option<f64>| {
-        vm.watch.set_limit(seconds.map(|seconds| Duration::try_from_secs_f64(seconds).unwrap_or(Duration::MAX)));
-    })?;
-    natives.add("watch_step", |_, vm, is_idle: Option<bool>| {
-        vm.watch.step(is_idle.unwrap_or(false)).map(|held| held.as_secs_f64())
-    })?;
     natives.add("set_room", |_, vm, has_room: bool| vm.has_room.set(has_room))?;
     natives.add("discard", |_, vm, ()| vm.discard())?;
 
     natives.add("fired_origin", |_, vm, ()| vm.fired().at_time(vm.engine.borrow().now()).0 as f64)?;
     natives.add("promise_origin", |_, _, origin: f64| Origin(origin as u64).of_promise().0 as f64)?;
-    natives.add("place", |_, vm, origin: f64| vm.origins.borrow().place(Origin(origin as u64)))?;
-    // When what is there began, on the clock of `time`.
-    natives.add("began", |_, _, origin: f64| Origin(origin as u64).time().map(|began| began as f64))?;
     natives.add("describe", |_, vm, origin: f64| vm.origins.borrow().describe(Origin(origin as u64)))?;
     natives.add("write_stderr", |_, _, text: LuaString| {
         // There is nobody to tell that the message could not be written.
@@ -103,6 +87,7 @@ fn stats(lua: &Lua, vm: &Vm) -> Result<Table> {
     table.raw_set("tasks_waiting", vm.channels.waits())?;
     table.raw_set("jobs_sent", vm.jobs_sent())?;
     table.raw_set("workers", pool::default().figures().workers)?;
+    table.raw_set("pool", pool::figures(lua, pool::default())?)?;
     table.raw_set("shared", shared::count())?;
     Ok(table)
 }

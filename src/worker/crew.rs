@@ -8,7 +8,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak};
 use std::{io, mem, thread};
 
 use super::job::{Assignment, Cancelled, Completion, Ending, Failure, Job, JobNumber, Outcome};
-use super::pool::{Figures, Refusal, Settings};
+use super::pool::{Figures, Refusal, Settings, Times};
 use super::seat::Seat;
 use crate::runtime::background::background;
 use crate::runtime::process::with_signals_blocked;
@@ -81,6 +81,8 @@ struct State {
     done: u64,
     failed: u64,
     cancelled: u64,
+    /// Of jobs that were not cancelled.
+    times: Times,
 }
 
 impl State {
@@ -123,6 +125,10 @@ impl Crew {
             failed: state.failed,
             cancelled: state.cancelled,
         }
+    }
+
+    pub(super) fn times(&self) -> Times {
+        self.lock().times.clone()
     }
 
     /// Workers that there may be now.
@@ -315,8 +321,13 @@ impl Crew {
 
     /// Notes how a job has ended that `take` gave out.
     pub(super) fn note_end(&self, job: &Arc<Job>, ending: Ending) {
+        let (waited, ran) = job.times();
         let mut state = self.lock();
         let is_out = state.forget(job);
+        if !matches!(ending, Ending::Cancelled) {
+            state.times.wait.record(waited);
+            state.times.run.record(ran);
+        }
         match ending {
             Ending::Done => state.done += 1,
             Ending::Failed => state.failed += 1,

@@ -2,12 +2,13 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use std::{fmt, mem};
 
 use super::bytecode::Bytecode;
 use super::shared::Handle;
 use super::shared::Place;
+use crate::engine::Nanos;
 use crate::runtime::CompletionQueue;
 
 /// What tells the jobs of a VM apart.
@@ -152,6 +153,9 @@ pub struct Job {
     state: Mutex<State>,
     /// Who wants the outcome besides, once other VMs have heard of the job.
     others: Mutex<Option<Others>>,
+    made: Instant,
+    /// For how many nanoseconds it was queued; 0 until it starts.
+    waited: AtomicU64,
 }
 
 /// VMs that wait for the job of another one.
@@ -213,7 +217,20 @@ impl Job {
     /// A job of the VM that takes from `completions`.
     pub fn new(number: JobNumber, completions: &Arc<CompletionQueue<Completion>>, request: Request) -> Arc<Self> {
         let state = Mutex::new(State::Queued(request));
-        Arc::new(Job { number, completions: Arc::downgrade(completions), state, others: Mutex::new(None) })
+        Arc::new(Job {
+            number,
+            completions: Arc::downgrade(completions),
+            state,
+            others: Mutex::new(None),
+            made: Instant::now(),
+            waited: AtomicU64::new(0),
+        })
+    }
+
+    /// For how long it was queued, and for how long it has run since.
+    pub fn times(&self) -> (Nanos, Nanos) {
+        let waited = self.waited.load(Ordering::Relaxed);
+        (waited, (self.made.elapsed().as_nanos() as Nanos).saturating_sub(waited))
     }
 
     /// Sees to it that it does not start, or stops. Nothing is posted for it any more, but for the `notice`.
@@ -344,6 +361,7 @@ impl Assignment {
         match mem::replace(&mut *state, State::Ended) {
             State::Queued(request) => {
                 *state = State::Running(run, interrupt);
+                self.0.waited.store(self.0.made.elapsed().as_nanos() as Nanos, Ordering::Relaxed);
                 Some(request)
             }
             former => {

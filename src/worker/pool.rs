@@ -8,6 +8,7 @@ use std::{fmt, io};
 
 use super::crew::{Crew, MakeExecutor};
 use super::job::{Completion, Job, Request};
+use crate::engine::Histogram;
 use crate::runtime::{CompletionQueue, PerProcess};
 
 /// What a pool is like.
@@ -68,6 +69,15 @@ pub struct Figures {
     pub cancelled: u64,
 }
 
+/// How long the jobs of a pool took that have ended.
+#[derive(Clone, Debug, Default)]
+pub struct Times {
+    /// From when they were sent until a worker took them.
+    pub wait: Histogram,
+    /// From then on.
+    pub run: Histogram,
+}
+
 /// Workers and the queue that they take from.
 pub struct Pool {
     settings: Arc<Settings>,
@@ -91,6 +101,11 @@ impl Pool {
     /// What it has done and has to do.
     pub fn figures(&self) -> Figures {
         self.crew.get().map_or_else(Figures::default, |crew| crew.figures())
+    }
+
+    /// How long its jobs took.
+    pub fn times(&self) -> Times {
+        self.crew.get().map_or_else(Times::default, |crew| crew.times())
     }
 
     /// Queues a job. `is_bound` if the queue may be full for it.

@@ -1,5 +1,5 @@
-//! The natives of tasks: `new_task`, `here`, `sleep`, `origin`, `set_origin`, `origin_in`, `has_failed`, `token_of`,
-//! `mark`, `take_mark`, `thread`, `resumed_by`.
+//! The natives of tasks: `new_task`, `here`, `sleep`, `origin`, `set_origin`, `has_failed`, `token_of`, `mark`,
+//! `take_mark`, `thread`; and for who looks inside, `origin_in` and `resumed_by`.
 //!
 //! `token_of` and `set_origin` read and write local variables of a coroutine that is suspended. The debug library could
 //! as well, but makes a table for each look, and hosts take it away.
@@ -22,18 +22,16 @@ enum Upvalue {
 }
 
 /// The functions, by their names.
-const FUNCTIONS: [(&str, ffi::lua_CFunction, Upvalue); 11] = [
+const FUNCTIONS: [(&str, ffi::lua_CFunction, Upvalue); 9] = [
     ("here", here, Upvalue::Callbacks),
     ("sleep", sleep, Upvalue::Callbacks),
     ("origin", origin, Upvalue::Callbacks),
     ("set_origin", set_origin, Upvalue::Callbacks),
-    ("origin_in", origin_in, Upvalue::Callbacks),
     ("has_failed", has_failed, Upvalue::Callbacks),
     ("token_of", token_of, Upvalue::Waiting),
     ("mark", mark, Upvalue::Waiting),
     ("take_mark", take_mark, Upvalue::Waiting),
     ("thread", thread, Upvalue::Callbacks),
-    ("resumed_by", resumed_by, Upvalue::Callbacks),
 ];
 
 /// The local variable of a task's first function that its origin is kept in.
@@ -191,7 +189,7 @@ unsafe extern "C-unwind" fn token_of(state: *mut ffi::lua_State) -> c_int {
 }
 
 /// `origin_in(co)`: what `set_origin` has written into a task that is suspended.
-unsafe extern "C-unwind" fn origin_in(state: *mut ffi::lua_State) -> c_int {
+pub unsafe extern "C-unwind" fn origin_in(state: *mut ffi::lua_State) -> c_int {
     // SAFETY: no local of this frame has a destructor. The coroutine does not run and has room for a value;
     // `lua_getlocal` is given a level that `lua_getstack` has found.
     unsafe {
@@ -303,7 +301,7 @@ unsafe extern "C-unwind" fn thread(state: *mut ffi::lua_State) -> c_int {
 ///
 /// The function on top of its stack is `coroutine.resume` then, whose first argument is that coroutine, or one that
 /// `coroutine.wrap` made, which has it as an upvalue.
-unsafe extern "C-unwind" fn resumed_by(state: *mut ffi::lua_State) -> c_int {
+pub unsafe extern "C-unwind" fn resumed_by(state: *mut ffi::lua_State) -> c_int {
     // SAFETY: no local of this frame has a destructor. The coroutine has room for a value; `lua_getlocal` and
     // `lua_getinfo` are given a level that `lua_getstack` has found, and what they push is taken off again.
     unsafe {

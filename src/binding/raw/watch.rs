@@ -1,4 +1,4 @@
-//! The natives of the watchdog: `watch_look`, `set_watch`, `watch_hook`.
+//! The natives of the watchdog: `watch_look`, `set_watch`, `watch_hook`; with those of `task.rs` for who looks inside.
 //!
 //! While there is a watchdog, a count hook looks from time to time whether what runs holds the loop for too long. That is
 //! the one means that needs no other thread, which must not touch the state, and no signal, which would disturb a host on
@@ -13,6 +13,7 @@ use std::rc::Rc;
 
 use mlua::{Lua, Result, Table, ffi};
 
+use super::task::{origin_in, resumed_by};
 use super::{TABLE, guarded, vm, with_table};
 use crate::vm::Vm;
 
@@ -23,8 +24,13 @@ const INSTRUCTIONS: c_int = 1000;
 static LOOK: u8 = 0;
 
 /// The functions, by their names.
-const FUNCTIONS: [(&str, ffi::lua_CFunction); 3] =
-    [("watch_look", watch_look), ("set_watch", set_watch), ("watch_hook", watch_hook)];
+const FUNCTIONS: [(&str, ffi::lua_CFunction); 5] = [
+    ("watch_look", watch_look),
+    ("set_watch", set_watch),
+    ("watch_hook", watch_hook),
+    ("origin_in", origin_in),
+    ("resumed_by", resumed_by),
+];
 
 /// Adds the functions to `natives`, and the table `watcher`, in which `report(seconds)` is what a look calls.
 pub fn add_functions(lua: &Lua, vm: &Rc<Vm>, natives: &Table) -> Result<()> {

@@ -507,6 +507,7 @@ end
 --- Drops all that is scheduled: what a job leaves behind must not run into the next one.
 function loop.discard()
   native.discard()
+  if loop.drop_watchdog then loop.drop_watchdog() end
   if loop.discard_locks then loop.discard_locks() end
   if loop.discard_channels then loop.discard_channels() end
   for _, slots in ipairs({ callbacks, overlapping, waiting, loop.places }) do

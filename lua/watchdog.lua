@@ -84,6 +84,18 @@ local function hook_all()
   loop.drop_idle()
 end
 
+--- Watches for what holds the loop longer than so many seconds; nil for no more.
+local function set(seconds, fn)
+  handler, last, last_origin = fn, nil, nil
+  looking.watch_limit(seconds)
+  looking.set_watch(seconds and looking.watch_look or nil)
+  wait.watch(seconds and step or nil)
+  loop.next_work_by(seconds and next_watched_work or next_work)
+  if seconds then hook_all() end
+end
+
+loop.drop_watchdog = set
+
 --- `scheduler.watchdog`.
 return function(seconds, fn)
   if seconds ~= nil and (type(seconds) ~= "number" or seconds ~= seconds) then
@@ -91,10 +103,5 @@ return function(seconds, fn)
   end
   if seconds and seconds <= 0 then check.raise("bad argument #1 to 'watchdog' (seconds above 0 expected)") end
   if fn ~= nil then check.callable(fn, 2, "watchdog") end
-  handler, last, last_origin = fn, nil, nil
-  looking.watch_limit(seconds)
-  looking.set_watch(seconds and looking.watch_look or nil)
-  wait.watch(seconds and step or nil)
-  loop.next_work_by(seconds and next_watched_work or next_work)
-  if seconds then hook_all() end
+  set(seconds, fn)
 end

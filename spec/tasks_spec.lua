@@ -247,7 +247,7 @@ describe("tasks()", function()
   end)
 
   it("does not take callbacks for tasks, whatever they are", function()
-    local callable = setmetatable({ co = coroutine.create(print) }, { __call = function() end })
+    local callable = setmetatable({ co = coroutine.create(function() end) }, { __call = function() end })
     scheduler.setTimeout(callable, 1)
     scheduler.setTimeout(function() end, 1)
     scheduler.queueMicrotask(function() end)

@@ -209,6 +209,26 @@ describe("the watchdog", function()
     assert.matches("^a task spawned at", out)
   end)
 
+  it("ends with the job that has set it", function()
+    local out = run([[
+      local pool = scheduler.parallel.pool({ size = 1 })
+      scheduler.await(pool:run(function()
+        require("scheduler").watchdog(0.01)
+        require("scheduler").task.wait(0.001)
+      end))
+      print(scheduler.await(pool:run(function()
+        local reported = 0
+        require("scheduler").on_error(function() reported = reported + 1 end)
+        require("scheduler").task.wait(0.001)
+        local from = os.clock()
+        repeat until os.clock() - from > 0.05
+        require("scheduler").task.wait(0.001)
+        return reported, (debug.gethook())
+      end)))
+    ]])
+    assert.are.equal("0\tnil\n", out)
+  end)
+
   it("refuses bad arguments", function()
     for _, value in ipairs({ "1", {}, 0 / 0, 0, -1, true }) do
       assert.has_error(function()

@@ -116,7 +116,7 @@ local function object_of(node)
   if node.joins then return describe(node.joins), node.joins end
   if node.awaits then return loop.describe_promise(node.awaits), node.awaits end
   if node.anchors then return channels(node), node[1] end
-  local words, object = list.what or "what others do", list.of
+  local words, object = list.what or "what others do", list.of or node.of
   local owner = type(object) == "table" and object.owner
   if owner then words = words .. ", which " .. describe(owner) .. " holds" end
   return words, object

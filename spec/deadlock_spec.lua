@@ -100,20 +100,22 @@ describe("a run that ends while tasks wait for what nothing can bring", function
   end)
 
   it("tells of the main task in the error that it raises, and of the others before", function()
-    local mutex, message = scheduler.mutex(), nil
+    local mutex, event, message = scheduler.mutex(), scheduler.event(), nil
     local co
     local errors = uncaught(function()
       local _
       _, message = pcall(scheduler.run, function()
         mutex:lock()
         co = task.spawn(mutex.lock, mutex)
-        scheduler.event():wait()
+        event:wait()
       end)
     end)
     assert.matches("nothing is left that could wake it: it waits for an event, at .*deadlock_spec", message)
     assert.are.equal(1, #errors)
     assert.matches("^deadlock: a task waits .*which the main task holds", errors[1].err.message)
     task.cancel(co)
+    event:set()
+    scheduler.run()
   end)
 
   it("is told of by the main thread, which waits itself, and by a worker", function()

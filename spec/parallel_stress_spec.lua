@@ -29,7 +29,7 @@ end
 local function show(figures)
   local words = {}
   for name, value in pairs(figures) do
-    words[#words + 1] = name .. " " .. value
+    if type(value) == "number" then words[#words + 1] = name .. " " .. value end
   end
   table.sort(words)
   return table.concat(words, ", ")

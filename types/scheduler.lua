@@ -204,7 +204,8 @@ function scheduler.dump(out) end
 ---
 ---C functions, and code that LuaJIT has compiled, are reported when they have ended, with "" for the traceback. So are
 ---coroutines that other code has made before, and those that have another hook (`debug.sethook`), which is left alone.
----While there is a watchdog, a count hook is set, by which code runs half as fast on Lua 5.4, hardly slower elsewhere.
+---While there is a watchdog, a count hook is set, by which code takes twice as long on Lua 5.4, half as long again on
+---5.3, hardly longer elsewhere.
 ---
 ---Raises if `seconds` is not above 0.
 ---@param seconds? number

@@ -54,15 +54,15 @@ describe("stats()", function()
 
   it("counts the tasks that are alive", function()
     memory.collect()
-    assert.are.equal(0, scheduler.stats().tasks_alive)
+    local before = scheduler.stats().tasks_alive
     local event = scheduler.event()
     local kept = { task.spawn(event.wait, event), task.spawn(task.wait, 1), task.spawn(coroutine.yield) }
     kept[4] = task.defer(print)
-    assert.are.equal(4, scheduler.stats().tasks_alive)
+    assert.are.equal(before + 4, scheduler.stats().tasks_alive)
     for _, co in ipairs(kept) do
       task.cancel(co)
     end
-    assert.are.equal(0, scheduler.stats().tasks_alive)
+    assert.are.equal(before, scheduler.stats().tasks_alive)
   end)
 
   it("does not measure on a paused clock, which may be moved by hours", function()

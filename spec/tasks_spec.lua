@@ -9,6 +9,26 @@ local advance = virtual.advance
 
 local HERE = "tasks_spec%.lua:%d+$"
 
+-- Tasks that other specs have left behind, which nothing has collected yet.
+local others
+
+local function note_others()
+  memory.collect()
+  others = setmetatable({}, { __mode = "k" })
+  for _, entry in ipairs(scheduler.tasks()) do
+    others[entry.task] = true
+  end
+end
+
+--- The entries of those that came since.
+local function own_tasks()
+  local list = {}
+  for _, entry in ipairs(scheduler.tasks()) do
+    if not others[entry.task] then list[#list + 1] = entry end
+  end
+  return list
+end
+
 --- The entry of a task in `scheduler.tasks()`; fails if it has several.
 local function entry_of(co)
   local found
@@ -42,7 +62,7 @@ end
 describe("tasks()", function()
   virtual.setup(before_each, after_each)
 
-  before_each(memory.collect)
+  before_each(note_others)
 
   it("lists a task that waits, with its name, age, origin and place", function()
     local co = task.spawn(function()
@@ -70,7 +90,7 @@ describe("tasks()", function()
       list[i] = task.spawn(task.wait, 100)
       advance(100)
     end
-    local found = scheduler.tasks()
+    local found = own_tasks()
     for i = 1, 5 do
       assert.are.equal(list[i], found[i].task)
       task.cancel(list[i])
@@ -184,7 +204,7 @@ describe("tasks()", function()
   it("lists those that run, and those that have resumed them", function()
     local states = {}
     local function look(name)
-      for _, entry in ipairs(scheduler.tasks()) do
+      for _, entry in ipairs(own_tasks()) do
         states[#states + 1] = name .. " sees " .. tostring(entry.name or "itself") .. " " .. entry.state
       end
       table.sort(states)
@@ -215,13 +235,13 @@ describe("tasks()", function()
       task.wait(1)
     end)()
     advance(5)
-    local list = scheduler.tasks()
+    local list = own_tasks()
     assert.are.equal(2, #list)
     assert.matches("^a promise made at .*" .. HERE, list[1].description)
     assert.matches("^a timer set at .*" .. HERE, list[2].description)
     assert.matches(HERE, list[2].origin)
     advance(1000)
-    assert.are.equal(0, #scheduler.tasks())
+    assert.are.equal(0, #own_tasks())
   end)
 
   it("lists a task once that waits inside of a protected call or a generator", function()
@@ -238,12 +258,12 @@ describe("tasks()", function()
         scheduler.event():wait(1)
       end)
     end)
-    assert.are.equal(3, #scheduler.tasks())
+    assert.are.equal(3, #own_tasks())
     for _, co in ipairs({ protected, generating, waiting }) do
       assert.are.equal("waiting", entry_of(co).state)
     end
     advance(1000)
-    assert.are.equal(0, #scheduler.tasks())
+    assert.are.equal(0, #own_tasks())
   end)
 
   it("does not take callbacks for tasks, whatever they are", function()
@@ -251,7 +271,7 @@ describe("tasks()", function()
     scheduler.setTimeout(callable, 1)
     scheduler.setTimeout(function() end, 1)
     scheduler.queueMicrotask(function() end)
-    assert.are.equal(0, #scheduler.tasks())
+    assert.are.equal(0, #own_tasks())
     advance(1)
   end)
 
@@ -265,13 +285,13 @@ describe("tasks()", function()
         count = count + 2
       end
     end
-    assert.are.equal(count, #scheduler.tasks())
-    assert.are.equal(count, scheduler.stats().tasks_alive)
+    assert.are.equal(count, #own_tasks())
+    assert.are.equal(#scheduler.tasks(), scheduler.stats().tasks_alive)
     for i = 1, 50 do
       events[i]:set()
     end
     advance(50000)
-    assert.are.equal(0, scheduler.stats().tasks_alive)
+    assert.are.equal(0, #own_tasks())
   end)
 
   it("goes on without the debug library, with what it can tell then", function()
@@ -367,12 +387,12 @@ describe("dump", function()
     end)
     task.name(co, "sleeper")
     local text = dumped()
-    assert.matches("^scheduler: 101 tasks %(101 waiting%); 1 timers and sleepers, 0 jobs", text)
+    assert.matches("^scheduler: %d+ tasks %(.*%d+ waiting.*%); 1 timers and sleepers, 0 jobs", text)
     local alike = "\na task spawned at [^\n]*, up to 0 s ago: waiting, for an event %(100 alike%)\n    [^\n]*tasks_spec"
     assert.matches(alike, text)
     assert.matches("\ntask 'sleeper' spawned at [^\n]*, 0 s ago: waiting, for a timer that is due in 60 s\n", text)
     assert.is_nil(text:find("[scheduler]/", 1, true))
-    assert.is_true(select(2, text:gsub("\n", "")) < 12, text)
+    assert.are.equal(1, select(2, text:gsub("%(100 alike%)", "")))
     event:set()
     task.cancel(co)
     advance(0)
@@ -385,7 +405,7 @@ describe("dump", function()
         written[1] = text
       end,
     })
-    assert.matches("^scheduler: 0 tasks; ", written[1])
+    assert.matches("^scheduler: %d+ tasks?[ ;]", written[1])
     local result = child.script([[
       scheduler.task.spawn(scheduler.task.wait, 1)
       scheduler.dump()

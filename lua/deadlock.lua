@@ -4,7 +4,7 @@ local looking, errors, wait, outcome, tasks = ...
 
 local getmetatable, ipairs, setmetatable, type = getmetatable, ipairs, setmetatable, type
 local status = coroutine.status
-local concat = table.concat
+local concat, format = table.concat, string.format
 local token_of = wait.token_of
 
 -- So many tasks are named.
@@ -64,14 +64,14 @@ function deadlock.report(except)
   local nodes = find(except)
   if #nodes == 0 then return false end
   local how_many = #nodes == 1 and "a task waits" or #nodes .. " tasks wait"
-  local lines, list = { ("deadlock: %s for what nothing can bring any more"):format(how_many) }, {}
+  local lines, list = { format("deadlock: %s for what nothing can bring any more", how_many) }, {}
   for i, node in ipairs(nodes) do
     reported[node], list[i] = true, node.co
     if i <= MOST_NAMED then
-      lines[#lines + 1] = ("  %s waits for %s"):format(outcome.describe(node.co), deadlock.describe_wait(node.co))
+      lines[#lines + 1] = format("  %s waits for %s", outcome.describe(node.co), deadlock.describe_wait(node.co))
     end
   end
-  if #nodes > MOST_NAMED then lines[#lines + 1] = ("  and %d more"):format(#nodes - MOST_NAMED) end
+  if #nodes > MOST_NAMED then lines[#lines + 1] = format("  and %d more", #nodes - MOST_NAMED) end
   errors.report(errors.new("deadlock", concat(lines, "\n"), { tasks = list }), "", "run")
   return true
 end

@@ -12,6 +12,7 @@ local floor, huge, max = math.floor, math.huge, math.max
 local getmetatable, ipairs, pairs, type = getmetatable, ipairs, pairs, type
 local status = coroutine.status
 local concat, sort = table.concat, table.sort
+local find_in, format, gmatch, gsub = string.find, string.format, string.gmatch, string.gsub
 local MAIN, token_of = wait.MAIN, wait.token_of
 local describe, origin_of = outcome.describe, outcome.origin_of
 
@@ -94,7 +95,7 @@ end
 -- What they wait for ------------------------------------------------------------------------------------------------
 
 local function seconds(number)
-  return (number < 100 and "%.3g s" or "%.0f s"):format(number)
+  return format(number < 100 and "%.3g s" or "%.0f s", number)
 end
 
 local function time_left(id)
@@ -105,7 +106,7 @@ end
 
 local function channels(node)
   local count = #node
-  if count > 1 then return ("one of %d channels"):format(count) end
+  if count > 1 then return format("one of %d channels", count) end
   local name = "channel " .. (native.channel_number(node[1]) or "?")
   return (node.sends and "a receiver or room in " or "a message from ") .. name
 end
@@ -186,19 +187,19 @@ tasks.find, tasks.each_listed, tasks.waits_for, tasks.place = find, each_listed,
 --- The lines of a traceback that are the program's.
 local function own_lines(text)
   local lines = {}
-  for line in text:gmatch("[^\n]+") do
-    local is_ours = line:find("[scheduler]/", 1, true) or line:find("^stack traceback")
+  for line in gmatch(text, "[^\n]+") do
+    local is_ours = find_in(line, "[scheduler]/", 1, true) or find_in(line, "^stack traceback")
     -- In front of the program's first line are the yield, and functions of ours that have called another in the end.
-    local leads = #lines == 0 and (line:find("[C]", 1, true) or line:find("tail call", 1, true))
+    local leads = #lines == 0 and (find_in(line, "[C]", 1, true) or find_in(line, "tail call", 1, true))
     if not is_ours and not leads then
-      lines[#lines + 1] = "    " .. line:gsub("^%s+", "")
+      lines[#lines + 1] = "    " .. gsub(line, "^%s+", "")
     end
   end
   return lines
 end
 
 local function ms(span)
-  return ("%.3g ms"):format(span * 1e3)
+  return format("%.3g ms", span * 1e3)
 end
 
 local function headline(stats, list)
@@ -212,15 +213,15 @@ local function headline(stats, list)
   local how_many = #list == 1 and "1 task" or #list .. " tasks"
   if #states > 0 then how_many = how_many .. " (" .. concat(states, ", ") .. ")" end
   local form = "scheduler: %s; %d timers and sleepers, %d jobs; %d turns, the median of %s, the longest of %s"
-  return form:format(
-    how_many, stats.timers_pending, stats.jobs_pending, stats.turns, ms(stats.turn.p50), ms(stats.turn.max)
+  return format(
+    form, how_many, stats.timers_pending, stats.jobs_pending, stats.turns, ms(stats.turn.p50), ms(stats.turn.max)
   )
 end
 
 --- A task in words; alike for those that were spawned at one place and wait at one place for the same.
 local function describe_entry(entry)
   local text = entry.description .. ": " .. entry.state
-  if entry.waits_for then text = text .. ", for " .. entry.waits_for:gsub("%d[%d.e+-]* s", "some time") end
+  if entry.waits_for then text = text .. ", for " .. gsub(entry.waits_for, "%d[%d.e+-]* s", "some time") end
   return text, concat(own_lines(entry.traceback), "\n")
 end
 
@@ -242,7 +243,7 @@ end
 
 local function age_of(one)
   if not one.first.age then return "" end
-  return (one.count > 1 and ", up to %s ago" or ", %s ago"):format(seconds(one.oldest))
+  return format(one.count > 1 and ", up to %s ago" or ", %s ago", seconds(one.oldest))
 end
 
 --- All that is alive, in words.
@@ -256,7 +257,7 @@ function tasks.describe(stats)
     local entry = one.first
     local line = entry.description .. age_of(one) .. ": " .. entry.state
     if entry.waits_for then line = line .. ", for " .. entry.waits_for end
-    if one.count > 1 then line = ("%s (%d alike)"):format(line, one.count) end
+    if one.count > 1 then line = format("%s (%d alike)", line, one.count) end
     lines[#lines + 1] = line
     if one.lines ~= "" then lines[#lines + 1] = one.lines end
   end

@@ -8,6 +8,7 @@ local native, looking, compat, check, errors, wait, outcome, loop, tasks = ...
 
 local getinfo, traceback = compat.getinfo, compat.traceback
 local ipairs, pcall, type = ipairs, pcall, type
+local format, gsub = string.format, string.gsub
 local watch_step, next_work = looking.watch_step, native.next_work
 loop.watch_hook = looking.watch_hook
 local WAKE = native.WAKE
@@ -21,7 +22,7 @@ local function report(how, held, text, source)
     if not ok then errors.report(failure, "", "the function given to 'watchdog'") end
     return
   end
-  errors.report(errors.new("watchdog", ("the loop %s held for %.3g s"):format(how, held)), text, source)
+  errors.report(errors.new("watchdog", format("the loop %s held for %.3g s", how, held)), text, source)
 end
 
 --- The traceback of the code that runs, without what has looked.
@@ -33,7 +34,7 @@ local function traceback_here()
     level = level + 1
     info = getinfo(level, "S")
   end
-  return traceback("", info and level or 2):gsub("^\n", "")
+  return gsub(traceback("", info and level or 2), "^\n", "")
 end
 
 --- In words, what ran last; it may have ended.

@@ -30,6 +30,7 @@ local MORE = {
   { "docs/guide/coming-from.md", "coming-from" },
   { "docs/guide/peers.md", "peers" },
   { "docs/guide/limits.md", "limits" },
+  { "docs/bad-days.md", "bad-days", "Bad days" },
 }
 
 local PROJECT = {

@@ -36,6 +36,7 @@ local MORE = {
 local PROJECT = {
   { "CHANGELOG.md", "changelog" },
   { "src/README.md", "design", "How it is built" },
+  { "CONTRIBUTING.md", "contributing" },
   { "bench/README.md", "benchmarks" },
   { "bench/RESULTS.md", "results" },
 }

@@ -209,7 +209,7 @@ describe("a handle that is collected", function()
 
   it("at every step of a turn leaves the turn whole", function()
     local result = child.script([[
-      collectgarbage("setpause", 0)
+      require("spec.support.memory").set_pause(0)
       collectgarbage("setstepmul", 10000)
       local count = 0
       local function step() count = count + 1 collectgarbage() end

@@ -4,6 +4,7 @@
 -- program.
 
 local scheduler = require("scheduler")
+local uncaught = require("spec.support.uncaught")
 local virtual = require("spec.support.virtual")
 
 local task = scheduler.task
@@ -158,6 +159,11 @@ local function run(seed)
 end
 
 describe("random programs", function()
+  -- Scopes stay whose children are parked. They are told of here, and not when other specs run the loop.
+  teardown(function()
+    uncaught(scheduler.run)
+  end)
+
   local only = tonumber(os.getenv("SEED"))
   local first = only or os.time() % 1000000 * 100
 

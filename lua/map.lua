@@ -269,7 +269,7 @@ local function start(pool, values, fn, options)
   check_arguments(values, fn)
   options = check_options(options)
   local mapped, refused = native.map_function({ fn })
-  if not mapped then check.raise((gsub(refused or "not enough memory", "argument #1", "argument #2", 1))) end
+  if not mapped then check.raise((gsub(refused, "argument #1", "argument #2", 1))) end
   local width = AHEAD * native.pool_width(pool)
   local source = input.new(values, options, width)
   local self = setmetatable({

@@ -54,7 +54,7 @@ function pool.new(options)
     parallel.tell_paths()
   end
   local self, refused = native.new_pool(wanted)
-  if not self then check.raise((gsub(refused or "not enough memory", "argument #1", "option 'init'", 1))) end
+  if not self then check.raise((gsub(refused, "argument #1", "option 'init'", 1))) end
   return self
 end
 

@@ -54,15 +54,15 @@ pub fn add(natives: &Natives, transfer: &Rc<Transfer>, sender: &Rc<Sender>) -> R
         let sender = Rc::clone(sender);
         move |_, _, pool: This<PoolHandle>| pool.left().map(|pool| sender.number(&pool.0))
     })?;
-    natives.add("map_function", {
+    natives.add_maker("map_function", {
         let transfer = Rc::clone(transfer);
         move |lua, _, list: Table| match encode(lua, &transfer, "argument", &list, 1) {
-            Ok(function) => (lua.create_userdata(MappedFunction(Mapped::new(function))).ok(), None),
-            Err(refused) => (None, Some(refused.to_string())),
+            Ok(function) => Ok((Some(lua.create_userdata(MappedFunction(Mapped::new(function)))?), None)),
+            Err(refused) => Ok((None, Some(refused.to_string()))),
         }
     })?;
-    natives.add("share_job", |lua, vm, number: JobNumber| {
-        vm.share_job(number).and_then(|job| lua.create_userdata(JobHandle(job)).ok())
+    natives.add_maker("share_job", |lua, vm, number: JobNumber| {
+        vm.share_job(number).map(|job| lua.create_userdata(JobHandle(job))).transpose()
     })?;
     natives.add("join_job", |_, vm, job: This<JobHandle>| Some(vm.join_job(&job.left()?.0)))?;
     natives.add("cancel_job", |_, vm, number: JobNumber| vm.cancel_job(number))?;

@@ -33,12 +33,12 @@ fn cores() -> usize {
 
 pub fn add(natives: &Natives, sender: &Rc<Sender>) -> Result<()> {
     let sender = Rc::clone(sender);
-    natives.add("new_pool", move |lua, _, options: Table| match settings(lua, &sender, &options) {
+    natives.add_maker("new_pool", move |lua, _, options: Table| match settings(lua, &sender, &options) {
         Ok(settings) => {
             let pool = Arc::new(Pool::new(settings, worker::make_executor));
-            (from_handle(lua, Handle::Pool(pool)).ok(), None)
+            Ok((Some(from_handle(lua, Handle::Pool(pool))?), None))
         }
-        Err(refused) => (None, Some(refused)),
+        Err(refused) => Ok((None, Some(refused))),
     })?;
     // How many jobs run at a time, if they wait.
     natives.add("pool_width", |_, _, this: Value| {

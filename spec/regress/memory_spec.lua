@@ -35,6 +35,7 @@ local function program(work)
       local scheduler = require("scheduler")
       scheduler.on_error(function() end)
       for _ = 1, 5 do scheduler.poll() end
+      pcall(scheduler.run) -- a task that is left in a wait is told of here, and not below
       work()
     end
     work()

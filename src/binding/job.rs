@@ -31,7 +31,7 @@ pub fn park(vm: &Vm) -> std::io::Result<()> {
 }
 
 pub fn add(natives: &Natives, transfer: &Rc<Transfer>, sender: &Rc<Sender>) -> Result<()> {
-    natives.add("submit", {
+    natives.add_maker("submit", {
         let sender = Rc::clone(sender);
         move |lua, _, (pool, call, count): (Value, Table, usize)| sender.submit(lua, &pool, (&call, count), None)
     })?;
@@ -42,11 +42,11 @@ pub fn add(natives: &Natives, transfer: &Rc<Transfer>, sender: &Rc<Sender>) -> R
             *sender.environment.borrow_mut() = Arc::new(Environment { path: bytes(path), cpath: bytes(cpath) });
         }
     })?;
-    natives.add("submit_part", {
+    natives.add_maker("submit_part", {
         let sender = Rc::clone(sender);
         move |lua, _, (pool, values, count, function): (Value, Table, usize, AnyUserData)| {
-            let mapped = function.borrow::<MappedFunction>().ok().map(|function| Arc::clone(&function.0));
-            sender.submit(lua, &pool, (&values, count), mapped)
+            let mapped = Arc::clone(&function.borrow::<MappedFunction>()?.0);
+            sender.submit(lua, &pool, (&values, count), Some(mapped))
         }
     })?;
     // By which `submit_plain` knows a pool; that of the default one is 0.
@@ -136,22 +136,22 @@ impl Sender {
         Ok(Request { call, environment: self.environment(), mapped })
     }
 
-    fn submit(&self, lua: &Lua, pool: &Value, call: (&Table, usize), mapped: Option<Arc<Mapped>>) -> Submitted {
-        let pool = pool::of(pool);
+    fn submit(&self, lua: &Lua, pool: &Value, call: (&Table, usize), mapped: Option<Arc<Mapped>>) -> Result<Submitted> {
+        let pool = pool::of(pool)?;
         if pool.is_full() && !self.vm.works_for(&pool) {
-            return (None, None, None);
+            return Ok((None, None, None));
         }
         let request = match self.request(lua, call, mapped) {
             Ok(request) => request,
-            Err(refused) => return (None, None, Some(refused)),
+            Err(refused) => return Ok((None, None, Some(refused))),
         };
         let size = request.call.bytes.len();
-        match self.vm.send_job(&pool, request) {
+        Ok(match self.vm.send_job(&pool, request) {
             Ok(number) => (Some(number), Some(size), None),
             Err(Refusal::Full) => (None, None, None),
             Err(Refusal::Closed) => (None, None, Some("the pool is closed".into())),
             Err(Refusal::NoThread(error)) => (None, None, Some(format!("no worker thread can be started: {error}"))),
-        }
+        })
     }
 
     fn environment(&self) -> Arc<Environment> {

@@ -13,10 +13,13 @@ use super::turn::distribution;
 use super::{Natives, worker};
 use crate::worker::{Handle, Pool, Settings};
 
-/// The pool of a userdata; of anything else, the default one.
-pub fn of(value: &Value) -> Arc<Pool> {
-    let own = value.as_userdata().and_then(|userdata| Some(Arc::clone(&userdata.borrow::<PoolHandle>().ok()?.0)));
-    own.unwrap_or_else(|| Arc::clone(default()))
+/// The pool of a userdata; of anything else, the default one. Raises if the pool cannot be had: where a state has no
+/// memory left, say.
+pub fn of(value: &Value) -> Result<Arc<Pool>> {
+    match value {
+        Value::UserData(userdata) => Ok(Arc::clone(&userdata.borrow::<PoolHandle>()?.0)),
+        _ => Ok(Arc::clone(default())),
+    }
 }
 
 /// The default pool, shared by all VMs of the process: a worker for each core.
@@ -41,22 +44,25 @@ pub fn add(natives: &Natives, sender: &Rc<Sender>) -> Result<()> {
         Err(refused) => Ok((None, Some(refused))),
     })?;
     // How many jobs run at a time, if they wait.
-    natives.add("pool_width", |_, _, this: Value| {
-        let pool = of(&this);
-        pool.settings().size.saturating_mul(pool.settings().concurrency)
+    natives.add_maker("pool_width", |_, _, this: Value| {
+        let pool = of(&this)?;
+        Ok(pool.settings().size.saturating_mul(pool.settings().concurrency))
     })?;
     natives.add("is_pool", |_, _, this: This<PoolHandle>| this.left().is_some())?;
-    natives.add("pool_close", |_, _, this: Value| of(&this).close())?;
-    natives.add("pool_cancel_all", |_, _, this: Value| of(&this).cancel_all())?;
-    natives.add("pool_is_done", |_, _, this: Value| of(&this).is_done())?;
-    natives.add("pool_is_full", |_, _, this: Value| of(&this).is_full())?;
-    natives.add("pool_watch", |_, vm, this: Value| of(&this).watch(&vm.completions()))?;
+    natives.add_maker("pool_close", |_, _, this: Value| Ok(of(&this)?.close()))?;
+    natives.add_maker("pool_cancel_all", |_, _, this: Value| Ok(of(&this)?.cancel_all()))?;
+    natives.add_maker("pool_is_done", |_, _, this: Value| Ok(of(&this)?.is_done()))?;
+    natives.add_maker("pool_is_full", |_, _, this: Value| Ok(of(&this)?.is_full()))?;
+    natives.add_maker("pool_watch", |_, vm, this: Value| {
+        of(&this)?.watch(&vm.completions());
+        Ok(())
+    })?;
     // How many tasks wait for pools: one more, one less, or none any more.
     natives.add("pool_waits", |_, vm, change: i32| {
         vm.pool_waits.set(if change == 0 { 0 } else { vm.pool_waits.get().saturating_add_signed(change as isize) });
     })?;
-    natives.add("is_own_pool", |_, vm, this: Value| vm.works_for(&of(&this)))?;
-    let figures = natives.lua.create_function(|lua, this: Value| figures(lua, &of(&this)))?;
+    natives.add_maker("is_own_pool", |_, vm, this: Value| Ok(vm.works_for(&*of(&this)?)))?;
+    let figures = natives.lua.create_function(|lua, this: Value| figures(lua, &*of(&this)?))?;
     natives.table.raw_set("pool_figures", figures)
 }
 

@@ -61,8 +61,14 @@ pub fn add(natives: &Natives, sender: &Rc<Sender>) -> Result<()> {
     natives.add("pool_waits", |_, vm, change: i32| {
         vm.pool_waits.set(if change == 0 { 0 } else { vm.pool_waits.get().saturating_add_signed(change as isize) });
     })?;
-    natives.add_maker("is_own_pool", |_, vm, this: Value| Ok(vm.works_for(&*of(&this)?)))?;
-    let figures = natives.lua.create_function(|lua, this: Value| figures(lua, &*of(&this)?))?;
+    natives.add_maker("is_own_pool", |_, vm, this: Value| {
+        let pool = of(&this)?;
+        Ok(vm.works_for(&pool))
+    })?;
+    let figures = natives.lua.create_function(|lua, this: Value| {
+        let pool = of(&this)?;
+        figures(lua, &pool)
+    })?;
     natives.table.raw_set("pool_figures", figures)
 }
 

@@ -199,7 +199,7 @@ impl Natives<'_> {
         self.add_maker(name, move |lua, vm, arguments| Ok(native(lua, vm, arguments)))
     }
 
-    /// As [`Natives::add`], for one that makes an object: it raises if Lua has no memory for that.
+    /// As [`Natives::add`], for one that raises, as it makes an object, say, and Lua has no memory for that.
     fn add_maker<A, R>(&self, name: &str, native: impl Fn(&Lua, &Vm, A) -> Result<R> + 'static) -> Result<()>
     where
         A: mlua::FromLuaMulti,

@@ -49,22 +49,16 @@ pub fn add(natives: &Natives, sender: &Rc<Sender>) -> Result<()> {
         Ok(pool.settings().size.saturating_mul(pool.settings().concurrency))
     })?;
     natives.add("is_pool", |_, _, this: This<PoolHandle>| this.left().is_some())?;
-    natives.add_maker("pool_close", |_, _, this: Value| Ok(of(&this)?.close()))?;
-    natives.add_maker("pool_cancel_all", |_, _, this: Value| Ok(of(&this)?.cancel_all()))?;
-    natives.add_maker("pool_is_done", |_, _, this: Value| Ok(of(&this)?.is_done()))?;
-    natives.add_maker("pool_is_full", |_, _, this: Value| Ok(of(&this)?.is_full()))?;
-    natives.add_maker("pool_watch", |_, vm, this: Value| {
-        of(&this)?.watch(&vm.completions());
-        Ok(())
-    })?;
+    natives.add_maker("pool_close", |_, _, this: Value| of(&this).map(|pool| pool.close()))?;
+    natives.add_maker("pool_cancel_all", |_, _, this: Value| of(&this).map(|pool| pool.cancel_all()))?;
+    natives.add_maker("pool_is_done", |_, _, this: Value| of(&this).map(|pool| pool.is_done()))?;
+    natives.add_maker("pool_is_full", |_, _, this: Value| of(&this).map(|pool| pool.is_full()))?;
+    natives.add_maker("pool_watch", |_, vm, this: Value| of(&this).map(|pool| pool.watch(&vm.completions())))?;
     // How many tasks wait for pools: one more, one less, or none any more.
     natives.add("pool_waits", |_, vm, change: i32| {
         vm.pool_waits.set(if change == 0 { 0 } else { vm.pool_waits.get().saturating_add_signed(change as isize) });
     })?;
-    natives.add_maker("is_own_pool", |_, vm, this: Value| {
-        let pool = of(&this)?;
-        Ok(vm.works_for(&pool))
-    })?;
+    natives.add_maker("is_own_pool", |_, vm, this: Value| of(&this).map(|pool| vm.works_for(&pool)))?;
     let figures = natives.lua.create_function(|lua, this: Value| {
         let pool = of(&this)?;
         figures(lua, &pool)

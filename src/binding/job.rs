@@ -31,7 +31,7 @@ pub fn park(vm: &Vm) -> std::io::Result<()> {
 }
 
 pub fn add(natives: &Natives, transfer: &Rc<Transfer>, sender: &Rc<Sender>) -> Result<()> {
-    natives.add_maker("submit", {
+    natives.add_raising("submit", {
         let sender = Rc::clone(sender);
         move |lua, _, (pool, call, count): (Value, Table, usize)| sender.submit(lua, &pool, (&call, count), None)
     })?;
@@ -42,7 +42,7 @@ pub fn add(natives: &Natives, transfer: &Rc<Transfer>, sender: &Rc<Sender>) -> R
             *sender.environment.borrow_mut() = Arc::new(Environment { path: bytes(path), cpath: bytes(cpath) });
         }
     })?;
-    natives.add_maker("submit_part", {
+    natives.add_raising("submit_part", {
         let sender = Rc::clone(sender);
         move |lua, _, (pool, values, count, function): (Value, Table, usize, AnyUserData)| {
             let mapped = Arc::clone(&function.borrow::<MappedFunction>()?.0);
@@ -54,14 +54,14 @@ pub fn add(natives: &Natives, transfer: &Rc<Transfer>, sender: &Rc<Sender>) -> R
         let sender = Rc::clone(sender);
         move |_, _, pool: This<PoolHandle>| pool.left().map(|pool| sender.number(&pool.0))
     })?;
-    natives.add_maker("map_function", {
+    natives.add_raising("map_function", {
         let transfer = Rc::clone(transfer);
         move |lua, _, list: Table| match encode(lua, &transfer, "argument", &list, 1) {
             Ok(function) => Ok((Some(lua.create_userdata(MappedFunction(Mapped::new(function)))?), None)),
             Err(refused) => Ok((None, Some(refused.to_string()))),
         }
     })?;
-    natives.add_maker("share_job", |lua, vm, number: JobNumber| {
+    natives.add_raising("share_job", |lua, vm, number: JobNumber| {
         vm.share_job(number).map(|job| lua.create_userdata(JobHandle(job))).transpose()
     })?;
     natives.add("join_job", |_, vm, job: This<JobHandle>| Some(vm.join_job(&job.left()?.0)))?;

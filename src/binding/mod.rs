@@ -196,11 +196,11 @@ impl Natives<'_> {
         A: mlua::FromLuaMulti,
         R: IntoLuaMulti,
     {
-        self.add_maker(name, move |lua, vm, arguments| Ok(native(lua, vm, arguments)))
+        self.add_raising(name, move |lua, vm, arguments| Ok(native(lua, vm, arguments)))
     }
 
     /// As [`Natives::add`], for one that raises, as it makes an object, say, and Lua has no memory for that.
-    fn add_maker<A, R>(&self, name: &str, native: impl Fn(&Lua, &Vm, A) -> Result<R> + 'static) -> Result<()>
+    fn add_raising<A, R>(&self, name: &str, native: impl Fn(&Lua, &Vm, A) -> Result<R> + 'static) -> Result<()>
     where
         A: mlua::FromLuaMulti,
         R: IntoLuaMulti,

@@ -36,7 +36,7 @@ fn cores() -> usize {
 
 pub fn add(natives: &Natives, sender: &Rc<Sender>) -> Result<()> {
     let sender = Rc::clone(sender);
-    natives.add_maker("new_pool", move |lua, _, options: Table| match settings(lua, &sender, &options) {
+    natives.add_raising("new_pool", move |lua, _, options: Table| match settings(lua, &sender, &options) {
         Ok(settings) => {
             let pool = Arc::new(Pool::new(settings, worker::make_executor));
             Ok((Some(from_handle(lua, Handle::Pool(pool))?), None))
@@ -44,21 +44,21 @@ pub fn add(natives: &Natives, sender: &Rc<Sender>) -> Result<()> {
         Err(refused) => Ok((None, Some(refused))),
     })?;
     // How many jobs run at a time, if they wait.
-    natives.add_maker("pool_width", |_, _, this: Value| {
+    natives.add_raising("pool_width", |_, _, this: Value| {
         let pool = of(&this)?;
         Ok(pool.settings().size.saturating_mul(pool.settings().concurrency))
     })?;
     natives.add("is_pool", |_, _, this: This<PoolHandle>| this.left().is_some())?;
-    natives.add_maker("pool_close", |_, _, this: Value| of(&this).map(|pool| pool.close()))?;
-    natives.add_maker("pool_cancel_all", |_, _, this: Value| of(&this).map(|pool| pool.cancel_all()))?;
-    natives.add_maker("pool_is_done", |_, _, this: Value| of(&this).map(|pool| pool.is_done()))?;
-    natives.add_maker("pool_is_full", |_, _, this: Value| of(&this).map(|pool| pool.is_full()))?;
-    natives.add_maker("pool_watch", |_, vm, this: Value| of(&this).map(|pool| pool.watch(&vm.completions())))?;
+    natives.add_raising("pool_close", |_, _, this: Value| of(&this).map(|pool| pool.close()))?;
+    natives.add_raising("pool_cancel_all", |_, _, this: Value| of(&this).map(|pool| pool.cancel_all()))?;
+    natives.add_raising("pool_is_done", |_, _, this: Value| of(&this).map(|pool| pool.is_done()))?;
+    natives.add_raising("pool_is_full", |_, _, this: Value| of(&this).map(|pool| pool.is_full()))?;
+    natives.add_raising("pool_watch", |_, vm, this: Value| of(&this).map(|pool| pool.watch(&vm.completions())))?;
     // How many tasks wait for pools: one more, one less, or none any more.
     natives.add("pool_waits", |_, vm, change: i32| {
         vm.pool_waits.set(if change == 0 { 0 } else { vm.pool_waits.get().saturating_add_signed(change as isize) });
     })?;
-    natives.add_maker("is_own_pool", |_, vm, this: Value| of(&this).map(|pool| vm.works_for(&pool)))?;
+    natives.add_raising("is_own_pool", |_, vm, this: Value| of(&this).map(|pool| vm.works_for(&pool)))?;
     let figures = natives.lua.create_function(|lua, this: Value| {
         let pool = of(&this)?;
         figures(lua, &pool)

@@ -46,6 +46,9 @@ impl Reserve {
     }
 
     /// A block of this size, made of one in reserve; null if it does not fit or there is none.
+    ///
+    /// # Safety
+    /// As [`Reserve::new`], while the allocator and its data are still those.
     unsafe fn take(&mut self, size: usize) -> *mut c_void {
         let Some(block) = self.blocks.iter_mut().find(|block| size <= BLOCK && !block.is_null()) else {
             return ptr::null_mut();

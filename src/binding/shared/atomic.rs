@@ -10,7 +10,7 @@ use crate::vm::transfer::HAS_INTEGERS;
 use crate::worker::{Handle, shared};
 
 pub fn add(natives: &Natives) -> Result<()> {
-    natives.add_maker("new_atomic", |lua, _, value: Value| {
+    natives.add_raising("new_atomic", |lua, _, value: Value| {
         let Some(value) = whole(&value) else { return Ok(None) };
         from_handle(lua, Handle::Atomic(Arc::new(shared::Atomic::new(value)))).map(Some)
     })?;

@@ -49,11 +49,11 @@ pub fn add(natives: &Natives) -> Result<()> {
             this.0.write(at - 1, &bytes.as_bytes());
         }
     })?;
-    natives.add_maker("buffer_slice", |lua, _, (this, from, to): (This<Buffer>, usize, usize)| {
+    natives.add_raising("buffer_slice", |lua, _, (this, from, to): (This<Buffer>, usize, usize)| {
         let Some(this) = this.left() else { return Ok(None) };
         from_handle(lua, Handle::Buffer(this.0.slice(range(from, to)))).map(Some)
     })?;
-    natives.add_maker("buffer_bytes", |lua, _, (this, from, to): (This<Buffer>, usize, usize)| {
+    natives.add_raising("buffer_bytes", |lua, _, (this, from, to): (This<Buffer>, usize, usize)| {
         let bytes = this.left().and_then(|this| this.0.bytes(range(from, to)).ok());
         bytes.map(|bytes| lua.create_string(bytes)).transpose()
     })?;

@@ -82,7 +82,7 @@ pub fn add(natives: &Natives, transfer: &Rc<Transfer>) -> Result<()> {
     lua.set_named_registry_value(NUMBERS, numbers)?;
     lua.set_app_data(Rc::downgrade(&natives.vm));
     natives.table.raw_set("channel_pins", pins)?;
-    natives.add_maker("new_channel", |lua, _, capacity: f64| {
+    natives.add_raising("new_channel", |lua, _, capacity: f64| {
         from_handle(lua, Handle::Channel(Shared::open(capacity as usize)))
     })?;
     natives.add("channel_number", |_, _, this: This<Channel>| Some(this.left()?.0.channel().number()))?;
@@ -131,7 +131,7 @@ fn encode_list(lua: &Lua, transfer: &Transfer, list: &Table) -> std::result::Res
 
 fn add_receiving(natives: &Natives, transfer: &Rc<Transfer>) -> Result<()> {
     let transfer = Rc::clone(transfer);
-    natives.add_maker("channel_received", move |lua, vm, ()| match vm.channels.received.take() {
+    natives.add_raising("channel_received", move |lua, vm, ()| match vm.channels.received.take() {
         Some(message) => values_of(lua, &transfer, &message),
         None => Ok((status::NOT_NOW, Value::Nil)),
     })
@@ -153,7 +153,7 @@ fn values_of(lua: &Lua, transfer: &Transfer, message: &Stored) -> Result<(i64, V
 fn add_waiting(natives: &Natives, transfer: &Rc<Transfer>) -> Result<()> {
     let shared = Rc::clone(transfer);
     // Without a channel, for the cases that are kept.
-    natives.add_maker("channel_wait", move |lua, vm, (is_idle, this): (bool, This<Channel>)| {
+    natives.add_raising("channel_wait", move |lua, vm, (is_idle, this): (bool, This<Channel>)| {
         if let Some(this) = this.left() {
             vm.channels.keep(vec![Case::Receive(Rc::clone(&this.0))]);
         }
@@ -173,7 +173,7 @@ fn add_waiting(natives: &Natives, transfer: &Rc<Transfer>) -> Result<()> {
     })?;
     natives.table.raw_set("channel_try_cases", try_cases)?;
     let shared = Rc::clone(transfer);
-    natives.add_maker("channel_take", move |lua, vm, place: Place| match vm.channels.take(place) {
+    natives.add_raising("channel_take", move |lua, vm, place: Place| match vm.channels.take(place) {
         Some((case, done)) => case_values(lua, &shared, Waited::Now(case, done)),
         None => Ok((status::NOT_NOW, 0, Value::Nil)),
     })?;

@@ -10,7 +10,7 @@ use crate::worker::shared::Place;
 use crate::worker::{Handle, shared};
 
 pub fn add(natives: &Natives) -> Result<()> {
-    natives.add_maker("new_mutex", |lua, _, ()| from_handle(lua, Handle::Mutex(Arc::new(shared::Mutex::new()))))?;
+    natives.add_raising("new_mutex", |lua, _, ()| from_handle(lua, Handle::Mutex(Arc::new(shared::Mutex::new()))))?;
     natives.add("mutex_try_lock", |_, vm, this: This<Mutex>| {
         let mutex = &this.left()?.0;
         let place = mutex.try_lock()?;

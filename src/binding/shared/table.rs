@@ -22,9 +22,9 @@ const NESTED: i64 = 3;
 const RAISED: i64 = 4;
 
 pub fn add(natives: &Natives, transfer: &Rc<Transfer>) -> Result<()> {
-    natives.add_maker("new_table", |lua, _, ()| from_handle(lua, Handle::Table(Arc::new(Shared::new()))))?;
+    natives.add_raising("new_table", |lua, _, ()| from_handle(lua, Handle::Table(Arc::new(Shared::new()))))?;
     natives.add("table_count", |_, _, this: This<Dictionary>| Some(this.left()?.0.len()))?;
-    natives.add_maker("table_keys", |lua, _, this: This<Dictionary>| {
+    natives.add_raising("table_keys", |lua, _, this: This<Dictionary>| {
         let Some(this) = this.left() else { return Ok(None) };
         let keys = this.0.keys().into_iter().map(|key| scalar_to_lua(lua, &key));
         lua.create_sequence_from(keys.collect::<Result<Vec<_>>>()?).map(Some)

@@ -55,7 +55,7 @@ end
 local function shorten(figure)
   local value = tonumber(figure)
   if value < 1000 then return figure end
-  local digits = ("%.0f"):format(value)
+  local digits = ("%d"):format(math.floor(value + 0.5))
   return (digits:reverse():gsub("(%d%d%d)", "%1,"):reverse():gsub("^,", ""))
 end
 
@@ -146,21 +146,21 @@ function Drawing:text(x, y, class, text)
   self:add('<text x="%d" y="%d" class="%s">%s</text>', x, y, class, escape(text))
 end
 
---- A bar with its name before it and its figure behind it; a line shows how far the rounds lie apart.
+--- A bar with its name before it and its figure behind it; a line shows how far the rounds lie apart. Positions are
+--- whole: of a fraction the interpreters write different digits.
 function Drawing:bar(row)
   local room = WIDTH - LEFT - RIGHT
   local function x_of(value)
-    return LEFT + value / self.longest * room
+    return LEFT + math.floor(value / self.longest * room + 0.5)
   end
   local ours = row.peer == "scheduler" and " ours" or ""
-  local middle = self.y + BAR / 2
+  local middle = self.y + math.floor(BAR / 2)
   self:add('<text x="%d" y="%d" class="name%s" text-anchor="end">%s</text>', LEFT - 8, self.y + 12, ours,
     escape(NAMES[row.peer] or row.peer))
-  self:add('<rect x="%d" y="%d" width="%.1f" height="%d" rx="2" class="bar%s"/>', LEFT, self.y,
+  self:add('<rect x="%d" y="%d" width="%d" height="%d" rx="2" class="bar%s"/>', LEFT, self.y,
     math.max(x_of(row.value) - LEFT, 1), BAR, ours)
-  self:add('<line x1="%.1f" x2="%.1f" y1="%.1f" y2="%.1f" class="range"/>', x_of(row.lowest), x_of(row.highest), middle,
-    middle)
-  self:text(math.ceil(x_of(math.max(row.highest, row.value))) + 6, self.y + 12, "figure" .. ours, row.shown)
+  self:add('<line x1="%d" x2="%d" y1="%d" y2="%d" class="range"/>', x_of(row.lowest), x_of(row.highest), middle, middle)
+  self:text(x_of(math.max(row.highest, row.value)) + 6, self.y + 12, "figure" .. ours, row.shown)
   self.y = self.y + ROW
 end
 

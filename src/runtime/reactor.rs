@@ -78,9 +78,14 @@ impl Reactor {
     /// A reactor for the calling thread.
     pub fn new() -> io::Result<Self> {
         let notice = Arc::new(Notice::default());
-        let noted = Arc::clone(&notice);
-        let runtime =
-            Builder::new_current_thread().enable_all().on_thread_unpark(move || noted.left_sleep()).build()?;
+        // tokio's waker, which the notice holds, holds this function.
+        let noted = Arc::downgrade(&notice);
+        let left_sleep = move || {
+            if let Some(notice) = noted.upgrade() {
+                notice.left_sleep();
+            }
+        };
+        let runtime = Builder::new_current_thread().enable_all().on_thread_unpark(left_sleep).build()?;
         let entered = runtime.enter();
         let deadline = DeadlineTimer::new()?;
         drop(entered);
@@ -147,6 +152,15 @@ mod tests {
         }
         // Woken from outside of the runtime, as here, one more may have ended early.
         assert!(start.elapsed() >= Duration::from_millis(10));
+    }
+
+    #[test]
+    fn a_reactor_leaves_nothing_behind() {
+        let (mut reactor, queue) = (Reactor::new().unwrap(), CompletionQueue::<()>::new());
+        reactor.park(Some(Duration::from_millis(1)), &queue).unwrap();
+        let notice = Arc::downgrade(&reactor.notice);
+        drop(reactor);
+        assert!(notice.upgrade().is_none());
     }
 
     #[test]

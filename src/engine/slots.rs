@@ -104,19 +104,58 @@ impl Hasher for PageHasher {
     }
 }
 
+/// The record of each slot, in chunks: a list that grows by moving takes the operating system's memory twice.
+#[derive(Debug)]
+struct Records<T> {
+    chunks: Vec<Vec<Option<(Id, T)>>>,
+    len: usize,
+}
+
+const RECORDS_PER_CHUNK: usize = 512;
+
+impl<T> Records<T> {
+    fn get(&self, slot: Slot) -> Option<&Option<(Id, T)>> {
+        let at = slot.0 as usize;
+        self.chunks.get(at / RECORDS_PER_CHUNK)?.get(at % RECORDS_PER_CHUNK)
+    }
+
+    fn get_mut(&mut self, slot: Slot) -> Option<&mut Option<(Id, T)>> {
+        let at = slot.0 as usize;
+        self.chunks.get_mut(at / RECORDS_PER_CHUNK)?.get_mut(at % RECORDS_PER_CHUNK)
+    }
+
+    fn push(&mut self, record: Option<(Id, T)>) {
+        if self.len.is_multiple_of(RECORDS_PER_CHUNK) {
+            // The first chunk grows, since most programs have few timers.
+            let capacity = if self.chunks.is_empty() { 0 } else { RECORDS_PER_CHUNK };
+            self.chunks.push(Vec::with_capacity(capacity));
+        }
+        if let Some(chunk) = self.chunks.last_mut() {
+            chunk.push(record);
+        }
+        self.len += 1;
+    }
+}
+
+impl<T> Default for Records<T> {
+    fn default() -> Self {
+        Records { chunks: Vec::new(), len: 0 }
+    }
+}
+
 /// Records that are found by id or by slot.
 #[derive(Debug)]
 pub struct Slots<T> {
     ids: Ids,
     index: Index,
-    records: Vec<Option<(Id, T)>>,
+    records: Records<T>,
     vacant: Vec<Slot>,
 }
 
 impl<T> Slots<T> {
     /// The number of records.
     pub fn len(&self) -> usize {
-        self.records.len() - self.vacant.len()
+        self.records.len - self.vacant.len()
     }
 
     /// Whether there is no record.
@@ -126,20 +165,21 @@ impl<T> Slots<T> {
 
     /// The slot that the next record is kept in.
     pub fn next_slot(&self) -> Slot {
-        self.vacant.last().copied().unwrap_or(Slot(self.records.len() as u32))
+        self.vacant.last().copied().unwrap_or(Slot(self.records.len as u32))
     }
 
     /// Keeps `record`, in the slot that was vacated last.
     pub fn insert(&mut self, record: T) -> (Id, Slot) {
         let id = self.ids.take();
-        let slot = match self.vacant.pop() {
-            Some(slot) => slot,
-            None => {
-                self.records.push(None);
-                Slot((self.records.len() - 1) as u32)
+        let slot = self.next_slot();
+        let record = Some((id, record));
+        match self.records.get_mut(slot) {
+            Some(vacant) => {
+                self.vacant.pop();
+                *vacant = record;
             }
-        };
-        self.records[slot.0 as usize] = Some((id, record));
+            None => self.records.push(record),
+        }
         self.index.insert(id, slot);
         (id, slot)
     }
@@ -156,7 +196,7 @@ impl<T> Slots<T> {
 
     /// The record in `slot`, if it is that of `id`: without a look into the index.
     pub fn get_at(&self, slot: Slot, id: Id) -> Option<&T> {
-        match self.records.get(slot.0 as usize) {
+        match self.records.get(slot) {
             Some(Some((found, record))) if *found == id => Some(record),
             _ => None,
         }
@@ -164,7 +204,7 @@ impl<T> Slots<T> {
 
     /// As [`Slots::get_at`], to change it.
     pub fn get_at_mut(&mut self, slot: Slot, id: Id) -> Option<&mut T> {
-        match self.records.get_mut(slot.0 as usize) {
+        match self.records.get_mut(slot) {
             Some(Some((found, record))) if *found == id => Some(record),
             _ => None,
         }
@@ -173,7 +213,7 @@ impl<T> Slots<T> {
     /// Vacates the slot of `id`.
     pub fn remove(&mut self, id: Id) -> Option<(Slot, T)> {
         let slot = self.index.remove(id)?;
-        let (_, record) = self.records[slot.0 as usize].take()?;
+        let (_, record) = self.records.get_mut(slot)?.take()?;
         self.vacant.push(slot);
         Some((slot, record))
     }
@@ -181,7 +221,7 @@ impl<T> Slots<T> {
 
 impl<T> Default for Slots<T> {
     fn default() -> Self {
-        Slots { ids: Ids::default(), index: Index::default(), records: Vec::new(), vacant: Vec::new() }
+        Slots { ids: Ids::default(), index: Index::default(), records: Records::default(), vacant: Vec::new() }
     }
 }
 

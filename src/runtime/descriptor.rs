@@ -1,8 +1,6 @@
 //! A descriptor for hosts with a loop of their own: readable when `poll` has work.
 
 use std::io::{self, ErrorKind, Read, Write};
-use std::os::fd::{AsRawFd, RawFd};
-use std::os::unix::net::UnixStream;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
@@ -11,6 +9,7 @@ use tokio::sync::watch;
 
 use super::background::background;
 use super::deadline::DeadlineTimer;
+use super::pair::{Stream, number_of, pair};
 
 /// Makes the descriptor readable; any thread may.
 #[derive(Clone, Debug)]
@@ -18,7 +17,7 @@ pub struct Signal(Arc<Shared>);
 
 #[derive(Debug)]
 struct Shared {
-    writer: UnixStream,
+    writer: Stream,
     /// Whether a byte is in the pipe: there is one at the most, so that a write never has to wait.
     raised: AtomicBool,
 }
@@ -38,7 +37,7 @@ impl Signal {
 /// One end of a socket pair, and a task of the background runtime that writes to the other end at the deadline.
 #[derive(Debug)]
 pub struct WakeDescriptor {
-    reader: UnixStream,
+    reader: Stream,
     signal: Signal,
     deadline: watch::Sender<Option<Instant>>,
 }
@@ -46,7 +45,7 @@ pub struct WakeDescriptor {
 impl WakeDescriptor {
     /// A descriptor that is not readable yet.
     pub fn new() -> io::Result<Self> {
-        let (reader, writer) = UnixStream::pair()?;
+        let (reader, writer) = pair()?;
         reader.set_nonblocking(true)?;
         writer.set_nonblocking(true)?;
         let signal = Signal(Arc::new(Shared { writer, raised: AtomicBool::new(false) }));
@@ -57,6 +56,11 @@ impl WakeDescriptor {
         drop(entered);
         runtime.spawn(raise_at_deadlines(timer, changes, signal.clone()));
         Ok(WakeDescriptor { reader, signal, deadline })
+    }
+
+    /// The number by which the system, and so the host, knows it.
+    pub fn number(&self) -> i64 {
+        number_of(&self.reader)
     }
 
     /// What others may raise it with.
@@ -90,12 +94,6 @@ impl WakeDescriptor {
                 _ => raised.store(false, Ordering::SeqCst),
             }
         }
-    }
-}
-
-impl AsRawFd for WakeDescriptor {
-    fn as_raw_fd(&self) -> RawFd {
-        self.reader.as_raw_fd()
     }
 }
 

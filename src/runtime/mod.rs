@@ -7,8 +7,13 @@ pub mod background;
 pub mod completion;
 pub mod deadline;
 pub mod descriptor;
+mod pair;
 pub mod process;
 pub mod reactor;
+#[cfg(unix)]
+pub mod signal;
+#[cfg(not(unix))]
+#[path = "no_signal.rs"]
 pub mod signal;
 pub mod spin;
 

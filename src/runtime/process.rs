@@ -1,6 +1,6 @@
 //! What exists once per process, forks included, and threads that leave the host's signals alone.
 
-use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::atomic::{AtomicU32, Ordering};
 
 use once_cell::sync::OnceCell;
 
@@ -29,6 +29,7 @@ fn look() -> u32 {
 /// Whether the child of a `fork` begins without a number. No lock is taken for it that another thread could hold then.
 #[cfg(unix)]
 fn forgets_at_fork() -> bool {
+    use std::sync::atomic::AtomicBool;
     static IS_BEGUN: AtomicBool = AtomicBool::new(false);
     static IS_DONE: AtomicBool = AtomicBool::new(false);
     extern "C" fn forget() {

@@ -18,7 +18,6 @@ pub mod watch;
 use std::cell::{Cell, OnceCell, RefCell};
 use std::collections::VecDeque;
 use std::io;
-use std::os::fd::{AsRawFd, RawFd};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -354,22 +353,22 @@ impl Vm {
     }
 
     /// The descriptor that is readable when there is work for a turn; made at the first call.
-    pub fn descriptor(&self) -> io::Result<RawFd> {
+    pub fn descriptor(&self) -> io::Result<i64> {
         self.leave_parent_process();
         let mut process = self.process.borrow_mut();
         if let Some(descriptor) = &process.descriptor {
-            return Ok(descriptor.as_raw_fd());
+            return Ok(descriptor.number());
         }
         let descriptor = WakeDescriptor::new()?;
         process.completions.raise_on_post(descriptor.signal());
         if !process.completions.is_empty() {
             descriptor.signal().raise();
         }
-        let fd = process.descriptor.insert(descriptor).as_raw_fd();
+        let number = process.descriptor.insert(descriptor).number();
         drop(process);
         self.is_embedded.set(true);
         self.arm_descriptor();
-        Ok(fd)
+        Ok(number)
     }
 
     /// Makes the descriptor readable, if there is one.

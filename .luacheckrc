@@ -21,4 +21,4 @@ files["docs"].std = "max"
 files["examples"].std = "max"
 files[".busted"] = { std = "min" }
 files["rockspec/*.rockspec"].std = "rockspec"
-files["rockspec/build.lua"] = { std = "max" }
+files["rockspec/*.lua"].std = "max"

@@ -8,6 +8,9 @@ NEWEST  := lua5.4 luajit
 TREE    := $(CURDIR)
 SOURCES := $(shell find src lua -type f ! -name '*.md') src/README.md Cargo.toml Cargo.lock build.rs
 
+# What cargo calls the library. Here it is scheduler.so on each system, as Lua looks for it on all but Windows.
+library_of = $(1)/release/$(if $(filter Windows_NT,$(OS)),scheduler.dll,libscheduler.$(if $(filter Darwin,$(shell uname)),dylib,so))
+
 feature = $(subst .,,$(1))
 module  = build/$(1)/scheduler.so
 # The interpreters find the module of build/$(1) in front of any that is installed.
@@ -20,8 +23,8 @@ command     = $(if $(filter $(BUILT),$(1)),$(TREE)/build/lua/$(1),$(1))
 # A new cycle begins as soon as one has ended, also in the processes that specs start.
 aggressive_gc = if _VERSION == 'Lua 5.5' then collectgarbage('param', 'pause', 0) else collectgarbage('setpause', 0) end
 
-.PHONY: help demo test test-rust test-gc fuzz build lint bench docs types clean setup test-newest \
-  $(LUAS:%=test-%) $(LUAS:%=gc-%) $(NEWEST:%=newest-%)
+.PHONY: help demo test test-rust test-gc fuzz build lint bench docs types clean setup test-newest rock test-rock notices \
+  $(LUAS:%=test-%) $(LUAS:%=gc-%) $(NEWEST:%=newest-%) $(LUAS:%=rock-%)
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1	/p' Makefile | expand -t 20
@@ -73,7 +76,7 @@ $(LUAS:%=gc-%): gc-%: build/gc/%/scheduler.so build/host
 fuzz: setup ## feeds broken messages to the decoder (LUA=..., TRANSFER_SECONDS=...)
 	cargo build --locked --quiet --release --features $(call feature,$(LUA)),fuzz --target-dir target/$(LUA)
 	@mkdir -p build/fuzz/$(LUA)
-	@cp target/$(LUA)/release/libscheduler.so build/fuzz/$(LUA)/scheduler.so
+	@cp $(call library_of,target/$(LUA)) build/fuzz/$(LUA)/scheduler.so
 	@$(call with_module,fuzz/$(LUA)) TRANSFER_FUZZ=1 $(call command,$(LUA)) spec/run.lua spec/transfer_fuzz_spec.lua
 
 build: $(call module,$(LUA)) ## the module for one interpreter, into build/$(LUA)
@@ -81,13 +84,31 @@ build: $(call module,$(LUA)) ## the module for one interpreter, into build/$(LUA
 build/%/scheduler.so: $(SOURCES)
 	cargo build --locked --quiet --release --features $(call feature,$*) --target-dir target/$*
 	@mkdir -p $(@D)
-	@cp target/$*/release/libscheduler.so $@.new && mv $@.new $@
+	@cp $(call library_of,target/$*) $@.new && mv $@.new $@
 
 # Workers know nothing of LUA_INIT: their collector's pace is built in.
 build/gc/%/scheduler.so: $(SOURCES)
 	cargo build --locked --quiet --release --features $(call feature,$*),aggressive_gc --target-dir target/gc/$*
 	@mkdir -p $(@D)
-	@cp target/gc/$*/release/libscheduler.so $@.new && mv $@.new $@
+	@cp $(call library_of,target/gc/$*) $@.new && mv $@.new $@
+
+rock: setup ## a source rock of the last commit, into build/rock
+	@rockspec/pack
+
+test-rock: ## packs a rock, and installs and uses it in an empty tree for each interpreter (LUA=... for one)
+ifeq ($(origin LUA),file)
+	@$(MAKE) --no-print-directory $(LUAS:%=rock-%)
+else
+	@$(MAKE) --no-print-directory rock-$(LUA)
+endif
+
+$(LUAS:%=rock-%): rock-%: rock
+	@rockspec/try $(call command,$*)
+
+$(BUILT:%=rock-%): rock-%: build/lua/%
+
+notices: ## THIRD-PARTY.md: whose work is linked in
+	@$(LUA) rockspec/notices.lua >THIRD-PARTY.md.new && mv THIRD-PARTY.md.new THIRD-PARTY.md
 
 # An interpreter, and beside it the library for the host, which knows it by this name.
 library = lib$(if $(filter luajit,$(1)),luajit-5.1.so.2,$(1).so.0)
@@ -112,7 +133,7 @@ build/host: $(wildcard spec/host/*.c) spec/host/lua.h
 	@mkdir -p $(@D)
 	cc -O1 -Wall -Wextra -rdynamic -o $@ $(filter %.c,$^) -ldl -lpthread
 
-lint: ## rustfmt, clippy, luacheck
+lint: ## rustfmt, clippy, luacheck, and whether THIRD-PARTY.md is up to date
 	@.ci/setup lint
 	cargo fmt --check
 	cargo fmt --check --manifest-path bench/crossbeam/Cargo.toml
@@ -121,6 +142,7 @@ lint: ## rustfmt, clippy, luacheck
 	cargo clippy --locked --quiet --tests -- -D warnings
 	cargo clippy --locked --quiet --features lua54 --target-dir target/clippy -- -D warnings
 	luacheck --quiet . bin/scheduler
+	@$(LUA) rockspec/notices.lua | cmp -s - THIRD-PARTY.md || { echo "THIRD-PARTY.md is old: make notices" >&2; exit 1; }
 
 bench: setup $(filter-out $(BUILT:%=build/%/scheduler.so),$(LUAS:%=build/%/scheduler.so)) build/bench/crossbeam ## speed beside that of the peers, into bench/RESULTS.md
 	@.ci/setup bench

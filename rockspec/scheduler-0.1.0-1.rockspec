@@ -1,16 +1,17 @@
 rockspec_format = "3.0"
 package = "scheduler"
-version = "dev-1"
+version = "0.1.0-1"
 
 source = {
   url = "git+https://example.invalid/scheduler.git",
+  tag = "v0.1.0",
 }
 
 description = {
   summary = "Timers, tasks, promises and multi-core parallelism for stock Lua",
   detailed = [[
-    A native module for Lua 5.1 to 5.5 and LuaJIT: timers as in JavaScript, an event loop that also runs inside
-    another one, and jobs in parallel on all cores. Needs cargo to build.
+    A native module for Lua 5.1 to 5.5 and LuaJIT: timers as in JavaScript, tasks and promises, an event loop that also
+    runs inside another one, and jobs in parallel on all cores. Needs cargo (Rust 1.88) and a C compiler to build.
   ]],
   license = "MIT",
   labels = { "async", "timer", "parallel", "eventloop" },

@@ -19,6 +19,8 @@ local jobs = {}
 
 -- Those that wait for room in a pool, and those that wait for its end: lists of waiters, by the pool.
 local rooms, ends = setmetatable({}, { __mode = "k" }), setmetatable({}, { __mode = "k" })
+-- The pools of those lines in which somebody stands: who waits is not collected, even if only the pool knows of it.
+local waited_for = {}
 
 local function has_room(pool)
   return not native.pool_is_full(pool)
@@ -54,6 +56,7 @@ local function new_line(pool, is_so)
   local take_out = line.remove
   function line.remove(node)
     take_out(node)
+    if not line.first then waited_for[line] = nil end
     native.pool_waits(-1)
   end
   return line
@@ -71,6 +74,7 @@ local function stand_in_line(lines, pool, is_so, seconds, goes_first)
   end
   wait.current() -- before it is counted: this raises where one cannot wait
   native.pool_waits(1)
+  waited_for[line] = pool
   local node = { goes_first = goes_first, of = pool }
   if goes_first then line.has_turn = nil end
   if waiters.wait(line, seconds, node) ~= WAKE then check.raise("resumed by hand while it waited for a pool") end
@@ -79,10 +83,8 @@ end
 
 --- Something has changed in a pool.
 function loop.pool_changed()
-  for _, lines in ipairs({ rooms, ends }) do
-    for pool, line in pairs(lines) do
-      look(line, pool)
-    end
+  for line, pool in pairs(waited_for) do
+    look(line, pool)
   end
 end
 
@@ -95,9 +97,9 @@ end
 
 --- Of a worker, whose jobs have all ended: nobody waits any more.
 function loop.discard_lines()
-  for _, lines in ipairs({ rooms, ends }) do
-    for pool in pairs(lines) do
-      lines[pool] = nil
+  for _, known in ipairs({ rooms, ends, waited_for }) do
+    for key in pairs(known) do
+      known[key] = nil
     end
   end
   native.pool_waits(0)

@@ -117,6 +117,28 @@ describe("a mutex that is held by a task which was collected", function()
   end)
 end)
 
+describe("a pool and a task that waits for room in it, which nobody else knows", function()
+  it("are kept until the task has gone on", function()
+    local is_over, sent = scheduler.channel(), 0
+    local function wait()
+      is_over:recv()
+    end
+    -- In a coroutine, whose stack goes with it.
+    coroutine.wrap(function()
+      local pool = scheduler.parallel.pool({ size = 1, queue = 0 })
+      pool:run(wait)
+      task.spawn(function()
+        pool:run(wait)
+        sent = sent + 1
+      end)
+    end)()
+    memory.collect()
+    is_over:close()
+    scheduler.run()
+    assert.are.equal(1, sent)
+  end)
+end)
+
 describe("what a callback refers to", function()
   it("is released when it has fired, was cleared or has failed", function()
     assert.is_true(memory.is_released(function()

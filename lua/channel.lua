@@ -7,7 +7,7 @@
 local native, compat, check, errors, wait, loop = ...
 
 local format = string.format
-local error, ipairs, pairs, type = error, ipairs, pairs, type
+local ipairs, pairs = ipairs, pairs
 local pack, unpack = compat.pack, compat.unpack
 local current, leave, make_ready = wait.current, wait.leave, wait.make_ready
 local set_timer, suspend, WAKE = wait.set_timer, wait.suspend, wait.WAKE
@@ -111,14 +111,13 @@ end
 -- What natives return -----------------------------------------------------------------------------------------------
 
 local function refuse_closed()
-  local caller = check.caller()
-  error(errors.new("closed", (caller and caller .. ": " or "") .. "the channel is closed"), 0)
+  errors.raise_closed("the channel")
 end
 
 channel.refuse_closed = refuse_closed
 
-local function refuse_self(name, value)
-  check.raise(format("calling '%s' on bad self (channel expected, got %s)", name, type(value)))
+local function refuse_self(self, name)
+  check.bad_self(self, name, "channel")
 end
 
 --- The values of a message that was received.
@@ -167,7 +166,7 @@ local function try_send(self, name, ...)
   local status = send(self, ...)
   if status == DONE then return true end
   if status == NOT_PLAIN then return has_sent(send_list(self, pack(...))) end
-  if status == nil then refuse_self(name, self) end
+  if status == nil then refuse_self(self, name) end
   return has_sent(status)
 end
 
@@ -183,7 +182,7 @@ end
 
 --- As `send`. False and "timeout" if that takes longer than `seconds`: the message is not sent then.
 function Channel:send_timeout(seconds, ...)
-  if type(seconds) ~= "number" or seconds ~= seconds then check.bad_argument(1, "send_timeout", "number", seconds) end
+  check.number(seconds, 1, "send_timeout")
   if try_send(self, "send_timeout", ...) then return true end
   return channel.wait(sent, nil, { self, sends = true }, seconds)
 end
@@ -210,7 +209,7 @@ function Channel:recv(seconds)
   local status, value = receive(self)
   if status == DONE then return value end
   if status == NOT_NOW then return channel.wait(received, nil, { self }, seconds, self) end
-  if status == nil then refuse_self("recv", self) end
+  if status == nil then refuse_self(self, "recv") end
   if status == DONE_LIST then status, value = received_list() end
   if status == FAILED then check.raise(value) end
   return received(nil, status, nil, value)
@@ -221,7 +220,7 @@ function Channel:try_recv()
   local status, value = receive(self)
   if status == NOT_NOW then return false end
   if status == CLOSED then return false, "closed" end
-  if status == nil then refuse_self("try_recv", self) end
+  if status == nil then refuse_self(self, "try_recv") end
   if status == DONE_LIST then status, value = received_list() end
   if status == FAILED then check.raise(value) end
   return true, values(status, value)
@@ -236,19 +235,19 @@ end
 
 --- Closes the channel: what is in it can still be received; sending raises, also a send that waits.
 function Channel:close()
-  if not native.channel_close(self) then refuse_self("close", self) end
+  if not native.channel_close(self) then refuse_self(self, "close") end
 end
 
 --- Whether the channel was closed. There may be messages in it.
 function Channel:is_closed()
   local is_closed = native.channel_is_closed(self)
-  if is_closed == nil then refuse_self("is_closed", self) end
+  if is_closed == nil then refuse_self(self, "is_closed") end
   return is_closed
 end
 
 --- How many messages are in it, those of senders that wait left out.
 function Channel:len()
-  return native.channel_length(self) or refuse_self("len", self)
+  return native.channel_length(self) or refuse_self(self, "len")
 end
 
 Channel.__len = Channel.len

@@ -3,8 +3,8 @@
 
 local compat = ...
 
-local format = string.format
-local error, floor, pairs, tostring, type = error, math.floor, pairs, tostring, type
+local format, match = string.format, string.match
+local error, floor, getmetatable, pairs, tostring, type = error, math.floor, getmetatable, pairs, tostring, type
 local check = { caller = compat.caller, is_callable = compat.is_callable }
 
 local function kind_of(value)
@@ -30,10 +30,25 @@ function check.callable(value, position, name)
   bad_argument(position, name, "function", value)
 end
 
+--- Raises that a method was called on something else than its object: with a dot, say, for a colon. `class` is what it
+--- should have been.
+function check.bad_self(self, name, class)
+  raise(format("calling '%s' on bad self (%s expected, got %s)", name, class, type(self)))
+end
+
+--- That a method was called on an object of its class. The methods that are called most look only whether there is any:
+--- this takes as long as what they do.
+function check.self(self, class, name)
+  if getmetatable(self) ~= class then check.bad_self(self, name, match(class.__name, "[^.]+$")) end
+end
+
+function check.number(value, position, name)
+  if type(value) ~= "number" or value ~= value then bad_argument(position, name, "number", value) end
+end
+
 --- Seconds to wait at the most; nil is no limit.
 function check.timeout(value, position, name)
-  if value == nil or type(value) == "number" and value == value then return end
-  bad_argument(position, name, "number", value)
+  if value ~= nil then check.number(value, position, name) end
 end
 
 --- A whole number, at least `least`, that may be infinite.

@@ -3,7 +3,8 @@
 
 local native, compat, check = ...
 
-local find, pcall, setmetatable, tostring, type = string.find, pcall, setmetatable, tostring, type
+local error, find, pcall, setmetatable = error, string.find, pcall, setmetatable
+local tostring, type = tostring, type
 local write_stderr = native.write_stderr
 
 local errors = { reported = 0 }
@@ -22,6 +23,12 @@ function errors.new(kind, message, fields)
   local err = fields or {}
   err.kind, err.message = kind, message
   return setmetatable(err, Error)
+end
+
+--- Raises that something is closed, at the line of the program that called the module.
+function errors.raise_closed(what)
+  local caller = check.caller()
+  error(errors.new("closed", (caller and caller .. ": " or "") .. what .. " is closed"), 0)
 end
 
 --- An error value in words, whatever it is: `__tostring` may be missing, or fail.

@@ -10,16 +10,19 @@ Event.__index = Event
 
 --- Sets the event, and wakes all that wait for it, in the order in which they came.
 function Event:set()
+  check.self(self, Event, "set")
   self.has_happened = true
   waiters.wake_all(self.waiters)
 end
 
 --- Makes later waits wait again.
 function Event:clear()
+  check.self(self, Event, "clear")
   self.has_happened = false
 end
 
 function Event:is_set()
+  if self == nil then check.bad_self(self, "is_set", "event") end
   return self.has_happened
 end
 
@@ -31,7 +34,8 @@ end
 
 --- Waits until the event is set. False and "timeout" if that takes longer than `seconds`.
 function Event:wait(seconds)
-  check.timeout(seconds, 1, "wait")
+  if self == nil then check.bad_self(self, "wait", "event") end
+  if seconds ~= nil then check.timeout(seconds, 1, "wait") end
   if self.has_happened then return true end
   local node = {}
   return waited(node, waiters.wait(self.waiters, seconds, node))

@@ -38,8 +38,8 @@ end
 
 local function check_options(options)
   options = check.options(options, OPTIONS, 3, "execute_tasks")
-  if options.errors and options.errors ~= "collect" then
-    check.raise("bad argument #3 to 'execute_tasks' (option 'errors' must be \"collect\")")
+  if options.errors and options.errors ~= "first" and options.errors ~= "collect" then
+    check.raise("bad argument #3 to 'execute_tasks' (option 'errors' must be \"first\" or \"collect\")")
   end
   return options
 end
@@ -61,7 +61,7 @@ function Run:task_ended(co, result)
     self.errors[key] = result.err == nil and errors.new("task", "the error is nil", { key = key }) or result.err
   elseif result.failed or not self.scope.is_closing then
     local message = format("task %s failed: %s", name_of(key), errors.describe(result.err))
-    self.scope:fail(errors.new("task", message, { key = key, value = result.err, traceback = result.traceback }))
+    scope.fail(self.scope, errors.new("task", message, { key = key, value = result.err, traceback = result.traceback }))
   end
   waiters.wake_all(self.waiting)
   return true
@@ -88,7 +88,7 @@ end
 function Run:go(tasks, limit)
   for _, key in ipairs(self.keys) do
     self:wait_for(limit - 1)
-    local co = self.scope:prepare()
+    local co = scope.prepare(self.scope)
     self.key_of[co] = key
     self.running = self.running + 1
     task.start_watched(co, tasks[key])

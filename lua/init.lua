@@ -106,6 +106,11 @@ local nested = once(function()
   return load_part("coroutine.lua", compat, check, wait)
 end)
 
+--- For calls during which a lock or permit is held.
+local hold_during = once(function()
+  return load_part("holding.lua", task(), nested().pcall)
+end)
+
 local promise_error = once(function()
   return load_part("promise_error.lua", compat)
 end)
@@ -147,8 +152,7 @@ local shared = once(function()
 end)
 
 local shared_mutex = once(function()
-  local protected_call = nested().pcall
-  return load_part("shared_mutex.lua", native, check, wait, waiters, outcome, loop, task(), protected_call)
+  return load_part("shared_mutex.lua", native, check, wait, waiters, outcome, loop, task(), hold_during())
 end)
 
 parallel = once(function()
@@ -244,10 +248,10 @@ local makers = {
     return load_part("execute_tasks.lua", check, errors, waiters, task(), scope())
   end,
   semaphore = function()
-    return load_part("semaphore.lua", check, wait, waiters, task(), nested().pcall)
+    return load_part("semaphore.lua", check, wait, waiters, hold_during())
   end,
   mutex = function()
-    return load_part("mutex.lua", check, wait, waiters, outcome, task(), nested().pcall)
+    return load_part("mutex.lua", check, wait, waiters, outcome, task(), hold_during())
   end,
   event = function()
     return load_part("event.lua", check, wait, waiters)

@@ -2,13 +2,13 @@
 
 local native, check, task = ...
 
-local floor, type = math.floor, type
+local floor = math.floor
 local NANOS_PER_SECOND = 1e9
 local ROUNDING = 1e-4
 
 --- `scheduler.interval`: `for n in scheduler.interval(0.5) do`. The schedule is fixed; missed ticks are skipped.
 return function(seconds)
-  if type(seconds) ~= "number" or seconds ~= seconds then check.bad_argument(1, "interval", "number", seconds) end
+  check.number(seconds, 1, "interval")
   if seconds <= 0 then check.raise("bad argument #1 to 'interval' (seconds above 0 expected)") end
   local begun, tick = native.time(), 0
   return function()

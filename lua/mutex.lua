@@ -1,12 +1,22 @@
 -- Mutexes: one task at a time, first come, first served. The task that locked one has to unlock it.
 
-local check, wait, waiters, outcome, task, protected_call = ...
+local check, wait, waiters, outcome, task, hold_during = ...
 
-local error, setmetatable = error, setmetatable
+local setmetatable = setmetatable
 local WAKE = wait.WAKE
 
 local Mutex = { __name = "scheduler.mutex", __transfer = "a mutex of this VM" }
 Mutex.__index = Mutex
+
+local function refuse_self(name)
+  check.bad_self(nil, name, "mutex")
+end
+
+local function try_lock(self)
+  if self.is_held then return false end
+  self.is_held, self.owner = true, task.current()
+  return true
+end
 
 local function locked(self, node, ...)
   if (...) ~= WAKE then return ... end
@@ -17,8 +27,9 @@ end
 
 --- Locks the mutex, and waits until that can be. False and "timeout" if it takes longer than `seconds`.
 function Mutex:lock(seconds)
-  check.timeout(seconds, 1, "lock")
-  if self:try_lock() then return true end
+  if self == nil then refuse_self("lock") end
+  if seconds ~= nil then check.timeout(seconds, 1, "lock") end
+  if try_lock(self) then return true end
   if self.owner == task.current() then check.raise("the mutex is locked by this task already") end
   local node = {}
   return locked(self, node, waiters.wait(self.waiters, seconds, node))
@@ -26,9 +37,8 @@ end
 
 --- Locks the mutex if nobody has.
 function Mutex:try_lock()
-  if self.is_held then return false end
-  self.is_held, self.owner = true, task.current()
-  return true
+  if self == nil then refuse_self("try_lock") end
+  return try_lock(self)
 end
 
 --- Hands the mutex to the one that waits for the longest, if any does.
@@ -39,6 +49,7 @@ end
 
 --- Unlocks the mutex.
 function Mutex:unlock()
+  if self == nil then refuse_self("unlock") end
   if not self.is_held then check.raise("the mutex is not locked") end
   if self.owner ~= task.current() then
     check.raise("the mutex is locked by " .. (self.owner and outcome.describe(self.owner) or "another task"))
@@ -47,29 +58,23 @@ function Mutex:unlock()
 end
 
 function Mutex:is_locked()
+  if self == nil then refuse_self("is_locked") end
   return self.is_held
-end
-
-local function finish(self, owner, clean_up, ok, ...)
-  if task.pop_clean_up(owner, clean_up) and self.owner == owner then hand_over(self) end
-  if not ok then error((...), 0) end
-  return ...
 end
 
 --- Runs `fn(...)` with the mutex locked, and unlocks it however that ends.
 function Mutex:with(fn, ...)
+  check.self(self, Mutex, "with")
   check.callable(fn, 1, "with")
   local owner = task.current()
-  if not self:try_lock() then
+  if not try_lock(self) then
     if self.owner == owner then check.raise("the mutex is locked by this task already") end
     if waiters.wait(self.waiters, nil, {}) ~= WAKE then check.raise("resumed by hand while it waited for the mutex") end
     self.owner = owner
   end
-  local function clean_up()
+  return hold_during(function()
     if self.owner == owner then hand_over(self) end
-  end
-  task.push_clean_up(owner, clean_up)
-  return finish(self, owner, clean_up, protected_call(fn, ...))
+  end, fn, ...)
 end
 
 return function()

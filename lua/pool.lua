@@ -3,7 +3,7 @@
 local native, check, parallel, load_map = ...
 
 local format, gsub = string.format, string.gsub
-local floor, pairs, setmetatable, tostring, type = math.floor, pairs, setmetatable, tostring, type
+local floor, pairs, setmetatable, tostring = math.floor, pairs, setmetatable, tostring
 
 local Pool = { __name = "scheduler.pool" }
 Pool.__index = Pool
@@ -12,7 +12,7 @@ local pool = { class = Pool }
 local numbers = setmetatable({}, { __mode = "k" })
 
 local function refuse_self(self, name)
-  check.raise(format("calling '%s' on bad self (pool expected, got %s)", name, type(self)))
+  check.bad_self(self, name, "pool")
 end
 
 local OPTIONS = {

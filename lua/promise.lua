@@ -37,7 +37,7 @@ local WAKE = wait.WAKE
 local STARTED, RESOLVED, REJECTED, CANCELLED = "Started", "Resolved", "Rejected", "Cancelled"
 local NONE = { n = 0 } -- values, of a promise that was settled with none
 
-local Promise = {}
+local Promise = { __name = "scheduler.promise" }
 Promise.__index = Promise
 
 local promise = {
@@ -649,14 +649,17 @@ local function raising(self, ...)
 end
 
 function Promise:awaitStatus()
+  check.self(self, Promise, "awaitStatus")
   return with_status(self, settled(self))
 end
 
 function Promise:await()
+  check.self(self, Promise, "await")
   return with_success(self, settled(self))
 end
 
 function Promise:expect()
+  if self == nil then check.bad_self(self, "expect", "promise") end
   if self.status == RESOLVED then return values_of(self) end
   return raising(self, settled(self))
 end

@@ -20,7 +20,6 @@ local Promise = {
   prototype = methods,
 }
 
-methods.__name = "scheduler.promise"
 methods.awaitValue = methods.expect
 
 function methods:__tostring()
@@ -72,9 +71,7 @@ function Promise.promisify(fn)
 end
 
 function Promise.delay(seconds)
-  if seconds ~= nil and (type(seconds) ~= "number" or seconds ~= seconds) then
-    bad_argument(1, "delay", "number", seconds)
-  end
+  check.timeout(seconds, 1, "delay")
   local self, begun = new(origin_here()), native.time()
   local id = timer.setTimeout(function()
     resolve(self, (native.time() - begun) / NANOS_PER_SECOND)
@@ -172,7 +169,7 @@ end
 function Promise.retryWithDelay(fn, times, seconds, ...)
   callable(fn, 1, "retryWithDelay")
   check_times(times, 2, "retryWithDelay")
-  if type(seconds) ~= "number" or seconds ~= seconds then bad_argument(3, "retryWithDelay", "number", seconds) end
+  check.number(seconds, 3, "retryWithDelay")
   local origin = origin_here()
   return start(new(origin), promise.call, try_again, origin, fn, { times = times, delay = seconds }, ...)
 end
@@ -191,6 +188,7 @@ function Promise.onUnhandledRejection(hook)
 end
 
 function methods:getStatus()
+  if self == nil then check.bad_self(self, "getStatus", "promise") end
   return self.status
 end
 
@@ -203,21 +201,28 @@ local function handler(fn)
 end
 
 function methods:andThen(on_resolved, on_rejected)
-  if type(on_resolved) ~= "function" then on_resolved = handler(on_resolved) end
-  return chain(self, on_resolved, handler(on_rejected))
+  if type(on_resolved) ~= "function" then
+    check.self(self, methods, "andThen")
+    on_resolved = handler(on_resolved)
+  end
+  if on_rejected ~= nil then on_rejected = handler(on_rejected) end
+  return chain(self, on_resolved, on_rejected)
 end
 
 function methods:catch(on_rejected)
+  check.self(self, methods, "catch")
   return chain(self, nil, handler(on_rejected))
 end
 
 function methods:finally(on_end)
+  check.self(self, methods, "finally")
   if on_end == nil then on_end = function() end end
   callable(on_end, 1, "finally")
   return promise.finally(self, on_end)
 end
 
 function methods:tap(fn)
+  check.self(self, methods, "tap")
   callable(fn, 1, "tap")
   return chain(self, function(...)
     local values = pack(...)
@@ -243,24 +248,29 @@ local function constant(...)
 end
 
 function methods:andThenCall(fn, ...)
+  check.self(self, methods, "andThenCall")
   callable(fn, 1, "andThenCall")
   return chain(self, bound(fn, ...))
 end
 
 function methods:andThenReturn(...)
+  check.self(self, methods, "andThenReturn")
   return chain(self, constant(...))
 end
 
 function methods:finallyCall(fn, ...)
+  check.self(self, methods, "finallyCall")
   callable(fn, 1, "finallyCall")
   return promise.finally(self, bound(fn, ...))
 end
 
 function methods:finallyReturn(...)
+  check.self(self, methods, "finallyReturn")
   return promise.finally(self, constant(...))
 end
 
 function methods:cancel(reason)
+  check.self(self, methods, "cancel")
   promise.cancel(self, reason)
 end
 
@@ -273,7 +283,8 @@ local function rejection(self, kind, message, value)
 end
 
 function methods:timeout(seconds, value)
-  if type(seconds) ~= "number" or seconds ~= seconds then bad_argument(1, "timeout", "number", seconds) end
+  check.self(self, methods, "timeout")
+  check.number(seconds, 1, "timeout")
   local late = chain(Promise.delay(seconds), function()
     local message = format("timed out after %g s", seconds)
     return Promise.reject(rejection(self, "TimedOut", message, value))
@@ -282,6 +293,7 @@ function methods:timeout(seconds, value)
 end
 
 function methods:now(value)
+  check.self(self, methods, "now")
   if self.status == RESOLVED then return chain(self) end
   return Promise.reject(rejection(self, "NotResolvedInTime", "not resolved yet", value))
 end

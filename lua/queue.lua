@@ -2,7 +2,7 @@
 
 local check, errors, wait, waiters, fifo = ...
 
-local error, huge, setmetatable = error, math.huge, setmetatable
+local getmetatable, huge, setmetatable = getmetatable, math.huge, setmetatable
 local insert, remove = table.insert, table.remove
 local WAKE = wait.WAKE
 -- What those are woken with that wait when the queue is closed.
@@ -11,23 +11,28 @@ local CLOSED = {}
 local Queue = { __name = "scheduler.queue", __transfer = "a queue of this VM" }
 Queue.__index = Queue
 
-local function check_value(value, name)
+--- Checks what a push is given.
+local function check_push(self, value, name)
+  if getmetatable(self) ~= Queue then check.bad_self(self, name, "queue") end
   if value == nil then check.bad_argument(1, name, "value", value) end
 end
 
 local function refuse_closed()
-  local caller = check.caller()
-  error(errors.new("closed", (caller and caller .. ": " or "") .. "the queue is closed"), 0)
+  errors.raise_closed("the queue")
 end
 
---- Puts a value in, if somebody waits for it or there is room.
-function Queue:try_push(value)
-  check_value(value, "try_push")
-  if self.is_closed then refuse_closed() end
+local function try_push(self, value)
+  if self.has_closed then refuse_closed() end
   if waiters.wake_first(self.poppers, value) then return true end
   if fifo.length(self.values) >= self.capacity then return false end
   fifo.push(self.values, value)
   return true
+end
+
+--- Puts a value in, if somebody waits for it or there is room.
+function Queue:try_push(value)
+  check_push(self, value, "try_push")
+  return try_push(self, value)
 end
 
 local function pushed(node, ...)
@@ -40,9 +45,9 @@ end
 --- Puts a value in, and waits for room if there is none. False and "timeout" if that takes longer than `seconds`: the
 --- value is not in then.
 function Queue:push(value, seconds)
-  check_value(value, "push")
-  check.timeout(seconds, 2, "push")
-  if self:try_push(value) then return true end
+  check_push(self, value, "push")
+  if seconds ~= nil then check.timeout(seconds, 2, "push") end
+  if try_push(self, value) then return true end
   local node = { pushes = value }
   return pushed(node, waiters.wait(self.pushers, seconds, node))
 end
@@ -55,8 +60,7 @@ local function take_pushed(self)
   return node.pushes
 end
 
---- Takes the first value out; nil if there is none.
-function Queue:try_pop()
+local function try_pop(self)
   local returned = self.returned
   if #returned > 0 then
     remove(self.numbers)
@@ -72,6 +76,12 @@ function Queue:try_pop()
   return value
 end
 
+--- Takes the first value out; nil if there is none.
+function Queue:try_pop()
+  check.self(self, Queue, "try_pop")
+  return try_pop(self)
+end
+
 local function popped(node, ...)
   if (...) ~= WAKE then return ... end
   if not node.woken then return nil, "timeout" end
@@ -82,23 +92,32 @@ end
 --- Takes the first value out, and waits for one if there is none. Nil and "timeout" if that takes longer than
 --- `seconds`; nil and "closed" when the queue is closed and empty.
 function Queue:pop(seconds)
-  check.timeout(seconds, 1, "pop")
-  local value = self:try_pop()
+  if getmetatable(self) ~= Queue then check.bad_self(self, "pop", "queue") end
+  if seconds ~= nil then check.timeout(seconds, 1, "pop") end
+  local value = try_pop(self)
   if value ~= nil then return value end
-  if self.is_closed then return nil, "closed" end
+  if self.has_closed then return nil, "closed" end
   local node = {}
   return popped(node, waiters.wait(self.poppers, seconds, node))
 end
 
 --- Closes the queue: what is in it can still be taken out; pushing raises, also a push that waits.
 function Queue:close()
-  self.is_closed = true
+  check.self(self, Queue, "close")
+  self.has_closed = true
   waiters.wake_all(self.poppers, CLOSED)
   waiters.wake_all(self.pushers, CLOSED)
 end
 
+--- Whether the queue was closed. There may be values in it.
+function Queue:is_closed()
+  check.self(self, Queue, "is_closed")
+  return self.has_closed
+end
+
 --- How many values are in it.
 function Queue:len()
+  check.self(self, Queue, "len")
   return #self.returned + fifo.length(self.values)
 end
 
@@ -111,7 +130,7 @@ end
 
 return function(capacity)
   if capacity ~= nil then check.count(capacity, 0, 1, "queue") end
-  local self = { capacity = capacity or huge, values = fifo.new() }
+  local self = { capacity = capacity or huge, values = fifo.new(), has_closed = false }
   self.pushers = waiters.new(nil, "room in a queue", self)
   -- Values that were given back, and when each was given first: the oldest is the last.
   self.returned, self.numbers = {}, {}

@@ -34,19 +34,8 @@ local function attach(first, later)
   return first
 end
 
---- Notes the error of a child; the first one cancels the others.
-function Scope:fail(err)
-  if self.has_failed then
-    -- One who has joined the child that failed has the same error.
-    if not rawequal(err, self.first_failure) then self.failure = attach(self.failure, err) end
-    return
-  end
-  self.has_failed, self.first_failure, self.failure = true, err, err
-  self:stop("a sibling failed")
-end
-
 --- Makes every wait of every child raise.
-function Scope:stop(reason)
+local function stop(self, reason)
   if self.is_closing then return end
   self.is_closing = true
   local err = errors.new("cancelled", self.label .. " was cancelled", { reason = reason })
@@ -62,45 +51,65 @@ function Scope:stop(reason)
   end
 end
 
---- Cancels the children; the scope then ends without an error.
-function Scope:cancel(reason)
-  self:stop(reason)
+--- Notes the error of a child; the first one cancels the others.
+local function fail(self, err)
+  if self.has_failed then
+    -- One who has joined the child that failed has the same error.
+    if not rawequal(err, self.first_failure) then self.failure = attach(self.failure, err) end
+    return
+  end
+  self.has_failed, self.first_failure, self.failure = true, err, err
+  stop(self, "a sibling failed")
 end
 
---- Starts a child, as `task.spawn` does; returns its coroutine.
-function Scope:spawn(f, ...)
-  check.callable(f, 1, "spawn")
-  if self.is_closing then check.raise("cannot spawn: " .. self.label .. " is closing") end
-  return task.start_watched(self:prepare(), f, ...)
-end
-
---- Makes something that can be awaited a child, a promise say: it is waited for, its error is the scope's, and it is
---- cancelled with the scope, unless others want it. Returns it.
-function Scope:hold(thing)
-  local promise = awaitable().from(thing)
-  if not promise then check.bad_argument(1, "hold", "something to await", thing) end
-  self:spawn(promise.expect, promise)
-  return thing
-end
+scope.fail = fail
 
 --- Makes a child that is to be started.
-function Scope:prepare()
+local function prepare(self)
   local co = task.new_watched(self.on_end)
   self.prepared, self.count = self.prepared + 1, self.count + 1
   self.children[co] = self.prepared
   return co
 end
 
-function Scope:child_ended(co, result)
+scope.prepare = prepare
+
+local function child_ended(self, co, result)
   self.children[co] = nil
   self.count = self.count - 1
   if result.cancelled then self.was_cut = true end
   local is_noted = self.observe and self.observe(co, result)
-  if result.failed and not is_noted then self:fail(result.err) end
+  if result.failed and not is_noted then fail(self, result.err) end
   if self.count > 0 then return end
   self.is_closing = true
   waiters.wake_all(self.joiners)
   if self.is_abandoned and self.has_failed then errors.report(self.failure, "", self.label) end
+end
+
+--- Cancels the children; the scope then ends without an error.
+function Scope:cancel(reason)
+  check.self(self, Scope, "cancel")
+  stop(self, reason)
+end
+
+--- Starts a child, as `task.spawn` does; returns its coroutine.
+function Scope:spawn(f, ...)
+  if type(f) ~= "function" then
+    check.self(self, Scope, "spawn")
+    check.callable(f, 1, "spawn")
+  end
+  if self.is_closing then check.raise("cannot spawn: " .. self.label .. " is closing") end
+  return task.start_watched(prepare(self), f, ...)
+end
+
+--- Makes something that can be awaited a child, a promise say: it is waited for, its error is the scope's, and it is
+--- cancelled with the scope, unless others want it. Returns it.
+function Scope:hold(thing)
+  check.self(self, Scope, "hold")
+  local promise = awaitable().from(thing)
+  if not promise then check.bad_argument(1, "hold", "something to await", thing) end
+  self:spawn(promise.expect, promise)
+  return thing
 end
 
 local function new(label)
@@ -113,7 +122,7 @@ local function new(label)
     is_closing = false,
   }, Scope)
   function self.on_end(co, result)
-    self:child_ended(co, result)
+    child_ended(self, co, result)
   end
   return self
 end
@@ -123,7 +132,7 @@ local function join(self)
   local interruption
   if self.count > 0 then
     interruption = waiters.wait_through(self.joiners, function(err)
-      self:stop(err.reason)
+      stop(self, err.reason)
     end)
   end
   self.is_closing = true
@@ -133,7 +142,7 @@ end
 local function stop_after(self, seconds)
   return timer.setTimeout(function()
     self.has_timed_out = not self.is_closing
-    self:stop("timeout")
+    stop(self, "timeout")
   end, seconds * 1000)
 end
 
@@ -156,10 +165,10 @@ local function run(self, seconds, fn, ...)
   local function clean_up()
     if id then timer.clearTimeout(id) end
     self.is_abandoned = true
-    self:stop("the task of the scope was cancelled")
+    stop(self, "the task of the scope was cancelled")
   end
   task.push_clean_up(owner, clean_up)
-  local first = task.start_watched(self:prepare(), fn, ...)
+  local first = task.start_watched(prepare(self), fn, ...)
   local interruption = join(self)
   task.pop_clean_up(owner, clean_up)
   if id then timer.clearTimeout(id) end
@@ -178,7 +187,7 @@ function scope.run(fn, options)
 end
 
 function scope.timeout(seconds, fn, ...)
-  if type(seconds) ~= "number" or seconds ~= seconds then check.bad_argument(1, "timeout", "number", seconds) end
+  check.number(seconds, 1, "timeout")
   check.callable(fn, 2, "timeout")
   return run(new("the call"), seconds, fn, ...)
 end

@@ -9,13 +9,9 @@ local format, sub = string.format, string.sub
 local collectgarbage, error, floor, select = collectgarbage, error, math.floor, select
 local tostring, type = tostring, type
 local create, resume, status, yield = coroutine.create, coroutine.resume, coroutine.status, coroutine.yield
-local bad_argument, raise = check.bad_argument, check.raise
+local bad_argument, refuse_self, raise = check.bad_argument, check.bad_self, check.raise
 
 local shared = {}
-
-local function refuse_self(self, name, class)
-  raise(format("calling '%s' on bad self (%s expected, got %s)", name, class, type(self)))
-end
 
 local function shown(value)
   if type(value) ~= "number" or value ~= value then return value ~= value and "NaN" or type(value) end

@@ -3,10 +3,8 @@
 -- Who holds a mutex or waits for it has a place there, a number (see src/worker/shared/mutex.rs). One that waits is in
 -- a list of waiters like any other; whoever takes its node out of the list before it was woken gives up its place.
 
-local native, check, wait, waiters, outcome, loop, task, protected_call = ...
+local native, check, wait, waiters, outcome, loop, task, hold_during = ...
 
-local format = string.format
-local error, type = error, type
 local WAKE = wait.WAKE
 
 local Mutex = { __name = "scheduler.shared.mutex" }
@@ -16,7 +14,7 @@ local places = loop.places
 local holds = {} -- what this VM holds, by the mutex: the place, and the task in `owner`
 
 local function refuse_self(self, name)
-  check.raise(format("calling '%s' on bad self (mutex expected, got %s)", name, type(self)))
+  check.bad_self(self, name, "mutex")
 end
 
 -- The list of all that wait here. Who goes on otherwise after it was woken gives up the place.
@@ -122,12 +120,6 @@ local function let_go(self, owner)
   if held and held.owner == owner then unlock(self, held) end
 end
 
-local function finish(self, owner, clean_up, ok, ...)
-  if task.pop_clean_up(owner, clean_up) then let_go(self, owner) end
-  if not ok then error((...), 0) end
-  return ...
-end
-
 --- Runs `fn(...)` with the mutex locked, and unlocks it however that ends.
 function Mutex:with(fn, ...)
   check.callable(fn, 1, "with")
@@ -138,11 +130,9 @@ function Mutex:with(fn, ...)
     hold(self, node.value)
   end
   local owner = task.current()
-  local function clean_up()
+  return hold_during(function()
     let_go(self, owner)
-  end
-  task.push_clean_up(owner, clean_up)
-  return finish(self, owner, clean_up, protected_call(fn, ...))
+  end, fn, ...)
 end
 
 function Mutex:__tostring()

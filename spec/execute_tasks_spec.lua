@@ -308,6 +308,13 @@ describe("an error in execute_tasks", function()
     assert.are.same({}, errors)
   end)
 
+  it("is the same if that is asked for by its name", function()
+    local result = attempt.start(execute_tasks, { failing_after(0, "failed") }, nil, { errors = "first" })
+    advance(1)
+    assert.is_false(result.ok)
+    assert.are.equal("failed", result.err.value)
+  end)
+
   it("names string keys in quotes, and keeps values of all types as they are", function()
     local result = attempt.start(execute_tasks, { compile = failing_after(1, "no such file") }, 1)
     advance(1)
@@ -609,7 +616,7 @@ describe("bad input to execute_tasks", function()
       { "#3 to 'execute_tasks' (table expected, got number)", tasks, 1, 5 },
       { "#3 to 'execute_tasks' (unknown option 'limit')", tasks, 1, { limit = 2 } },
       { "#3 to 'execute_tasks' (option 'errors': string expected, got boolean)", tasks, 1, { errors = true } },
-      { "#3 to 'execute_tasks' (option 'errors' must be \"collect\")", tasks, 1, { errors = "ignore" } },
+      { "#3 to 'execute_tasks' (option 'errors' must be \"first\" or \"collect\")", tasks, 1, { errors = "ignore" } },
       { "#3 to 'execute_tasks' (option 'timeout': number expected, got string)", tasks, 1, { timeout = "1" } },
       { "#3 to 'execute_tasks' (option 'timeout': number expected, got NaN)", tasks, 1, { timeout = 0 / 0 } },
       { "#3 to 'execute_tasks' (option 'progress': function expected, got boolean)", tasks, 1, { progress = true } },

@@ -387,7 +387,8 @@ function scheduler.task.name(co, name) end
 
 ---Options of `execute_tasks`.
 ---@class scheduler.ExecuteOptions
----@field errors? "collect" All tasks run, and their errors are returned.
+---"first" unless given: the first error cancels the rest. "collect": all run, and their errors are returned.
+---@field errors? "first"|"collect"
 ---@field timeout? number Seconds for all together.
 ---@field progress? fun(done: integer, total: integer) Called for each task that has ended.
 
@@ -830,7 +831,7 @@ function Mutex:lock(seconds) end
 ---@return boolean locked
 function Mutex:try_lock() end
 
----Unlocks the mutex. Raises if it is not locked, or by another task.
+---Unlocks the mutex. Raises if it is not locked, or not by this task.
 function Mutex:unlock() end
 
 ---@return boolean
@@ -908,6 +909,10 @@ function Queue:try_pop() end
 
 ---Closes the queue: what is in it can still be popped, a push raises. Closed before: does nothing.
 function Queue:close() end
+
+---Whether the queue was closed; there may be values in it.
+---@return boolean
+function Queue:is_closed() end
 
 ---How many values are in it.
 ---@return integer
@@ -1339,6 +1344,7 @@ function SharedMutex:is_locked() end
 ---@param fn fun(...: any): R, ...: any
 ---@param ... any
 ---@return R
+---@return any ...
 function SharedMutex:with(fn, ...) end
 
 return scheduler

@@ -43,6 +43,7 @@ const PARTS: &[(&str, &str)] = &[
     ("event.lua", include_str!("../../lua/event.lua")),
     ("execute_tasks.lua", include_str!("../../lua/execute_tasks.lua")),
     ("fifo.lua", include_str!("../../lua/fifo.lua")),
+    ("holding.lua", include_str!("../../lua/holding.lua")),
     ("interval.lua", include_str!("../../lua/interval.lua")),
     ("loop.lua", include_str!("../../lua/loop.lua")),
     ("map.lua", include_str!("../../lua/map.lua")),

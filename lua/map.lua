@@ -65,6 +65,9 @@ end
 --- Takes a part that cannot be sent.
 function Map:refuse(part, refused)
   local values = part.values
+  if refused == parallel.CLOSED then
+    return self:fail(self:new_error(values, { kind = "closed", message = "the pool is closed", traceback = "" }))
+  end
   local at = tonumber(match(refused, "argument #(%d+)"))
   local message = at and gsub(refused, "argument #%d+", "item #" .. at - HEADER + values[1] - 1, 1) or refused
   local failure = { message = message, traceback = "", position = at and at - HEADER }

@@ -8,10 +8,12 @@ local package = package or {} -- which a sandbox may lack
 local pack, unpack = compat.pack, compat.unpack
 local WAKE, origin_here, submit_plain = wait.WAKE, native.origin, native.submit_plain
 
+-- Why a pool that is closed refuses a job (see src/binding/job.rs).
+local CLOSED = "closed"
 -- So many values always fit on the stack.
 local SURELY_FIT = 100
 
-local parallel = {}
+local parallel = { CLOSED = CLOSED }
 -- What takes the outcomes of the jobs in flight, by their numbers: promises, or parts of maps with a method `settle`.
 local jobs = {}
 
@@ -177,6 +179,7 @@ local function send_call(pool, pool_number, fn, ...)
     if number then return number end
   end
   local number, _, refused = send(pool, native.submit, pack(fn, ...), select("#", ...) + 1)
+  if refused == CLOSED then errors.raise_closed("the pool") end
   if not number then check.raise(refused) end
   return number
 end

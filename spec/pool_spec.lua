@@ -292,7 +292,8 @@ describe("closing a pool", function()
     end
     local ok, err = pcall(pool.run, pool, nap, 6)
     assert.is_false(ok)
-    assert.matches("^spec/pool_spec.lua:%d+: the pool is closed$", err)
+    assert.are.equal("closed", err.kind)
+    assert.matches("^spec/pool_spec.lua:%d+: the pool is closed$", err.message)
     assert.is_true(pool:close())
     assert.is_true(wait_until(function()
       return pool:stats().workers == 0
@@ -342,7 +343,7 @@ describe("closing a pool", function()
     assert.is_true(wait_until(function()
       return message
     end))
-    assert.matches("the pool is closed$", message)
+    assert.matches("the pool is closed$", message.message)
   end)
 
   it("does not keep the pool, though tasks have waited for room in it and for its end", function()

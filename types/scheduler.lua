@@ -92,7 +92,7 @@
 --- * `"cancelled"`: the task or promise was cancelled, or the scope that it is in;
 --- * `"timeout"`: the time of `timeout`, or of a `scope` or `execute_tasks`, was over;
 --- * `"task"`: a task of `execute_tasks` failed;
---- * `"closed"`: the queue or channel is closed;
+--- * `"closed"`: the queue, channel or pool is closed;
 --- * `"error"`: the function of a job raised, or its results cannot cross, or its worker could not be set up;
 --- * `"memory"`: the worker of a job had no memory left, or no more than its pool's `memory_limit`;
 --- * `"watchdog"`, `"deadlock"`: not raised, see `watchdog` and `run`;
@@ -1149,13 +1149,13 @@ local Pool = {}
 ---@return scheduler.Pool
 function scheduler.parallel.pool(options) end
 
----`parallel.run` in this pool; waits for room in the queue. Raises "the pool is closed" too.
+---`parallel.run` in this pool; waits for room in the queue. Raises a `scheduler.Error` of the kind "closed" too.
 ---@param fn function
 ---@param ... any
 ---@return scheduler.Job
 function Pool:run(fn, ...) end
 
----`parallel.map` in this pool. If the pool is closed, the map fails.
+---`parallel.map` in this pool. If the pool is closed, the map fails with the kind "closed".
 ---@generic T, R
 ---@param list T[]|fun(): T?
 ---@param fn fun(item: T, index: integer): R

@@ -84,6 +84,9 @@ pub struct Sender {
     pools: RefCell<Vec<Weak<Pool>>>,
 }
 
+/// Why a job is not sent to a pool that is closed (see `lua/parallel.lua`).
+const CLOSED: &str = "closed";
+
 /// The number of a job and the bytes that it took, or nothing and why it was not sent; nothing and nothing if there is
 /// no room for it now.
 type Submitted = (Option<JobNumber>, Option<usize>, Option<String>);
@@ -149,7 +152,7 @@ impl Sender {
         Ok(match self.vm.send_job(&pool, request) {
             Ok(number) => (Some(number), Some(size), None),
             Err(Refusal::Full) => (None, None, None),
-            Err(Refusal::Closed) => (None, None, Some("the pool is closed".into())),
+            Err(Refusal::Closed) => (None, None, Some(CLOSED.into())),
             Err(Refusal::NoThread(error)) => (None, None, Some(format!("no worker thread can be started: {error}"))),
         })
     }

@@ -7,7 +7,7 @@
 local native, compat, check, errors, wait, loop = ...
 
 local format = string.format
-local ipairs, pairs = ipairs, pairs
+local error, ipairs, pairs, pcall = error, ipairs, pairs, pcall
 local pack, unpack = compat.pack, compat.unpack
 local current, leave, make_ready = wait.current, wait.leave, wait.make_ready
 local set_timer, suspend, WAKE = wait.set_timer, wait.suspend, wait.WAKE
@@ -97,15 +97,47 @@ function loop.discard_channels()
   end
 end
 
---- Waits at a place, in the channels of the list `node`. Returns WAKE, or what somebody passed to `resume`; after WAKE,
---- `node.woken` tells whether it has not timed out.
-local function wait_at(place, node, co, seconds)
-  node.co, node.place, node.list, node.give_back, node.value = co, place, list, give_back, node
-  node.anchors = NONE
-  places[place] = node
+--- The node of one who waits for one channel. It has all fields from the beginning, so that it need not grow.
+local function new_node(object)
+  return {
+    object,
+    place = false,
+    anchors = NONE,
+    co = false,
+    list = list,
+    give_back = give_back,
+    value = false,
+    woken = false,
+  }
+end
+
+local function sender_node(object)
+  local node = new_node(object)
+  node.sends = true
+  return node
+end
+
+--- Begins to wait for the cases that were tried in vain in the channels of the list `node`, or to receive from
+--- `object`. Returns what the native does: NOT_NOW if somebody waits from now on.
+local function begin(node, co, seconds, object)
+  local status, case, value = begin_wait(not loop.has_work(), object)
+  if status ~= NOT_NOW then return status, case, value end
+  node.place = case -- before all that takes memory
+  node.co, node.list, node.give_back, node.value = co, list, give_back, node
+  places[case] = node
   anchor(node)
   if seconds then node.timer = set_timer(node, seconds) end
-  return suspend(node, co)
+  return NOT_NOW
+end
+
+--- Leaves the place of one who cannot wait, as memory has run out: what it has been given goes back.
+local function leave_half_way(node, err)
+  node.co = false
+  if node.place then
+    give_up(node.place)
+    unanchor(node)
+  end
+  error(err, 0)
 end
 
 -- What natives return -----------------------------------------------------------------------------------------------
@@ -135,15 +167,16 @@ local function ended(finish, context, node, ...)
   return finish(context, status, case, value)
 end
 
---- Waits for one of the cases that were tried in vain in the channels of the list `node`, or to receive from `object`.
---- Returns `finish(context, status, case, value)`, without a status after so many seconds; or what somebody passed to
---- `resume`.
+--- Waits for one of the cases that `begin` is given. Returns `finish(context, status, case, value)`, without a status
+--- after so many seconds; or what somebody passed to `resume`.
 function channel.wait(finish, context, node, seconds, object)
   local co = current()
-  local status, case, value = begin_wait(not loop.has_work(), object)
+  node.place, node.anchors = false, NONE
+  local ok, status, case, value = pcall(begin, node, co, seconds, object)
+  if not ok then leave_half_way(node, status) end
   if status == FAILED then check.raise(value) end
   if status ~= NOT_NOW then return finish(context, status, case, value) end
-  return ended(finish, context, node, wait_at(case, node, co, seconds))
+  return ended(finish, context, node, suspend(node, co))
 end
 
 channel.NOT_NOW, channel.CLOSED, channel.FAILED, channel.values = NOT_NOW, CLOSED, FAILED, values
@@ -177,14 +210,14 @@ end
 
 --- Sends all values as one message; waits for a receiver or for room.
 function Channel:send(...)
-  return try_send(self, "send", ...) or channel.wait(sent, nil, { self, sends = true })
+  return try_send(self, "send", ...) or channel.wait(sent, nil, sender_node(self))
 end
 
 --- As `send`. False and "timeout" if that takes longer than `seconds`: the message is not sent then.
 function Channel:send_timeout(seconds, ...)
   check.number(seconds, 1, "send_timeout")
   if try_send(self, "send_timeout", ...) then return true end
-  return channel.wait(sent, nil, { self, sends = true }, seconds)
+  return channel.wait(sent, nil, sender_node(self), seconds)
 end
 
 --- Sends if somebody waits for a message or there is room. Returns whether it has.
@@ -208,7 +241,7 @@ function Channel:recv(seconds)
   if seconds ~= nil then check.timeout(seconds, 1, "recv") end
   local status, value = receive(self)
   if status == DONE then return value end
-  if status == NOT_NOW then return channel.wait(received, nil, { self }, seconds, self) end
+  if status == NOT_NOW then return channel.wait(received, nil, new_node(self), seconds, self) end
   if status == nil then refuse_self(self, "recv") end
   if status == DONE_LIST then status, value = received_list() end
   if status == FAILED then check.raise(value) end

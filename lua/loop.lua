@@ -192,8 +192,10 @@ end
 function wait.resume_node(node)
   local co = node.co
   if not co then return end
-  if co == MAIN then
+  if co == MAIN and token_of(MAIN) == node then
     wait.wake_main()
+  elseif co == MAIN then
+    wait.release(node, co) -- it was left behind by a wait that ran out of memory
   elseif node.args then
     node.co = false
     resume_scheduled(node, co)
@@ -423,11 +425,13 @@ function loop.turn_until(is_done)
   while_running(turns, is_done)
 end
 
+local function is_main_woken()
+  return not wait.is_main_waiting()
+end
+
 --- Turns the loop until the main thread, which waits, is woken.
 function wait.turn_main()
-  local ok, err = try_running(turns, function()
-    return not wait.is_main_waiting()
-  end)
+  local ok, err = try_running(turns, is_main_woken)
   if ok and not wait.is_main_waiting() then return WAKE end
   local what = (stopped or not ok) and "" or loop.waits_for(MAIN)
   if wait.is_main_waiting() then wait.release_main() end

@@ -91,6 +91,38 @@ local PROGRAMS = {
     end)
     same(6, got)
   ]],
+  -- Who has failed to wait takes no message with it.
+  ["a message"] = [[
+    local channel, got, failure_of_wait = scheduler.channel()
+    local function receive()
+      local ok, value = scheduler.pcall(channel.recv, channel)
+      if ok then got = value else failure_of_wait = value end
+    end
+    local function start() scheduler.task.spawn(receive) end
+    if not pcall(start) or failure_of_wait ~= nil then start() end
+    local is_sent = channel:try_send("sent")
+    for _ = 1, 3 do scheduler.poll() end
+    if failure_of_wait ~= nil and got == nil and is_sent then error("wrong: the message is lost") end
+    if failure_of_wait ~= nil then error(failure_of_wait, 0) end
+    same("sent", got)
+  ]],
+  ["a lock"] = [[
+    local mutex, task = scheduler.shared.mutex(), scheduler.task
+    mutex:lock()
+    local has_ended = false
+    local ok, err = pcall(task.spawn, function()
+      mutex:lock()
+      mutex:unlock()
+      has_ended = true
+    end)
+    mutex:unlock()
+    scheduler.poll()
+    scheduler.poll()
+    -- Whoever has failed to wait for it does not hold it.
+    if not mutex:try_lock() then error("wrong: the lock is lost") end
+    if not ok then error(err, 0) end
+    same(true, has_ended)
+  ]],
 }
 
 local function names()

@@ -36,7 +36,7 @@ fn cores() -> usize {
 
 pub fn add(natives: &Natives, sender: &Rc<Sender>) -> Result<()> {
     let sender = Rc::clone(sender);
-    natives.add_raising("new_pool", move |lua, _, options: Table| match settings(lua, &sender, &options) {
+    natives.add_raising("new_pool", move |lua, _, options: Table| match settings(lua, &sender, &options)? {
         Ok(settings) => {
             let pool = Arc::new(Pool::new(settings, worker::make_executor));
             Ok((Some(from_handle(lua, Handle::Pool(pool))?), None))
@@ -66,24 +66,28 @@ pub fn add(natives: &Natives, sender: &Rc<Sender>) -> Result<()> {
     natives.table.raw_set("pool_figures", figures)
 }
 
-/// What Lua has checked to be the options of a pool.
-fn settings(lua: &Lua, sender: &Sender, options: &Table) -> std::result::Result<Settings, String> {
-    let number = |name| options.raw_get::<Option<f64>>(name).ok().flatten();
-    let count = |name, otherwise| number(name).map_or(otherwise, |number| number as usize);
-    let mut settings = Settings::new("pool", count("size", cores()));
-    if let Ok(Some(name)) = options.raw_get::<Option<mlua::LuaString>>("name") {
+/// What Lua has checked to be the options of a pool; or why its `init` cannot be sent. Raises if an option cannot be had:
+/// where a state has no memory left, say.
+fn settings(lua: &Lua, sender: &Sender, options: &Table) -> Result<std::result::Result<Settings, String>> {
+    let number = |name| options.raw_get::<Option<f64>>(name);
+    let count = |name, otherwise| Ok::<_, mlua::Error>(number(name)?.map_or(otherwise, |number| number as usize));
+    let mut settings = Settings::new("pool", count("size", cores())?);
+    if let Some(name) = options.raw_get::<Option<mlua::LuaString>>("name")? {
         settings.name = name.to_string_lossy();
     }
-    settings.queue = count("queue", settings.queue);
-    settings.concurrency = count("concurrency", settings.concurrency);
-    settings.memory_limit = number("memory_limit").map(|bytes| bytes as usize);
-    if let Some(seconds) = number("idle") {
+    settings.queue = count("queue", settings.queue)?;
+    settings.concurrency = count("concurrency", settings.concurrency)?;
+    settings.memory_limit = number("memory_limit")?.map(|bytes| bytes as usize);
+    if let Some(seconds) = number("idle")? {
         settings.idle = Duration::try_from_secs_f64(seconds.max(0.0)).ok();
     }
-    if let Ok(Some(init)) = options.raw_get::<Option<Table>>("init") {
-        settings.init = Some(sender.request(lua, (&init, 1), None)?);
+    if let Some(init) = options.raw_get::<Option<Table>>("init")? {
+        match sender.request(lua, (&init, 1), None) {
+            Ok(request) => settings.init = Some(request),
+            Err(refused) => return Ok(Err(refused)),
+        }
     }
-    Ok(settings)
+    Ok(Ok(settings))
 }
 
 /// What a pool does, for users.

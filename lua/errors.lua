@@ -7,7 +7,7 @@ local error, find, pcall, setmetatable = error, string.find, pcall, setmetatable
 local tostring, type = tostring, type
 local write_stderr = native.write_stderr
 
-local errors = { reported = 0 }
+local errors = { reported = 0, written = 0 }
 local handler
 
 local Error = { __name = "scheduler.error" }
@@ -42,6 +42,7 @@ end
 errors.describe = describe
 
 local function write(err, traceback, source)
+  errors.written = errors.written + 1
   local text = describe(err)
   -- The error of a job tells its traceback by itself.
   if traceback ~= "" and not find(text, traceback, 1, true) then text = text .. "\n" .. traceback end

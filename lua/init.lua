@@ -69,7 +69,7 @@ function scheduler.stats()
   stats.microtasks_pending, stats.microtasks_run = loop.microtask_count()
   stats.tasks_waiting, stats.tasks_resumed = stats.tasks_waiting + waiters.waiting, wait.resumed
   stats.tasks_alive, stats.tasks_ended = tasks().count(), task().ended_count()
-  stats.errors = errors.reported
+  stats.errors, stats.errors_written = errors.reported, errors.written
   return stats
 end
 

@@ -93,6 +93,14 @@ describe("the command", function()
     assert.are.equal(0, result.code)
   end)
 
+  it("fails where the script has set no handler but the default one, or one that fails", function()
+    for _, handler in ipairs({ "nil", "error" }) do
+      local result = command("-e", "scheduler.on_error(" .. handler .. ") task.spawn(error, 'mine', 0)")
+      assert.is_truthy(result.err:find("mine", 1, true))
+      assert.are.equal(1, result.code)
+    end
+  end)
+
   it("fails if the script waits for what nobody can bring, and not if it stops the loop", function()
     local result = command("-e", "scheduler.event():wait() print('never')")
     assert.are.equal(1, result.code)

@@ -72,7 +72,8 @@
 ---@field workers integer Worker threads that the default pool has now; all Lua states of the process share it.
 ---@field pool scheduler.PoolStats The default pool.
 ---@field shared integer Channels, and what is of `scheduler.shared`, that this process has.
----@field errors integer Errors that went to the error handler.
+---@field errors integer Errors that nothing caught.
+---@field errors_written integer Those of them that no error handler took: they were written to stderr.
 
 ---Anything that `await` can wait for: a promise, or an object with a method `andThen`, `then_` or `await`.
 ---@alias scheduler.Awaitable scheduler.PromiseOf<any>|table|userdata

@@ -2,7 +2,8 @@
 
 local looking, errors, wait, outcome, tasks = ...
 
-local getmetatable, ipairs, setmetatable, type = getmetatable, ipairs, setmetatable, type
+local getmetatable, ipairs, pairs = getmetatable, ipairs, pairs
+local setmetatable, type = setmetatable, type
 local status = coroutine.status
 local concat, format = table.concat, string.format
 local token_of = wait.token_of
@@ -13,22 +14,39 @@ local MOST_NAMED = 20
 local deadlock = {}
 local reported = setmetatable({}, { __mode = "k" }) -- the nodes of waits that were reported
 
---- The coroutine that is to bring what a node waits for, if that is known.
-local function bringer(node)
-  local promise = node.awaits
-  local co = node.joins or promise and promise.co
-  return type(co) == "thread" and co or nil
+--- The coroutine that works for a promise, or for the one that it takes its outcome from.
+local function worker_of(promise)
+  while promise and promise.source do
+    promise = promise.source
+  end
+  return promise and promise.co
 end
 
---- Whether a wait is for others than the loop to end: it is for a task that is parked in a yield of its own or sleeps
---- for ever, until somebody resumes it.
+--- Adds to a list the coroutines that are to bring what a node waits for, as far as they are known.
+local function add_bringers(list, node)
+  local co = node.joins or worker_of(node.awaits)
+  if type(co) == "thread" then list[#list + 1] = co end
+  for child in pairs(node.list and node.list.children or {}) do
+    list[#list + 1] = child
+  end
+end
+
+--- Whether a wait is for others than the loop to end: one that has a limit has none that ever comes, and any other is
+--- for a task that is parked in a yield of its own, or sleeps for ever, until somebody resumes it.
 local function is_left_to_others(node)
-  local co, seen = bringer(node), {}
-  while co and not seen[co] do
-    seen[co] = true
-    local token = token_of(co)
-    if type(token) ~= "table" then return status(co) == "suspended" end
-    co = bringer(token)
+  if node.timer then return true end
+  local list, seen, at = {}, {}, 1
+  add_bringers(list, node)
+  while list[at] do
+    local co = list[at]
+    at = at + 1
+    if not seen[co] then
+      seen[co] = true
+      local token = token_of(co)
+      local is_waiting = type(token) == "table" and not token.timer
+      if not is_waiting and status(co) == "suspended" then return true end
+      if is_waiting then add_bringers(list, token) end
+    end
   end
   return false
 end

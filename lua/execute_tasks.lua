@@ -110,6 +110,7 @@ local function new_run(keys, options)
     waiting = waiters.new(nil, "the tasks of execute_tasks"),
     scope = scope.new("execute_tasks"),
   }, Run)
+  self.waiting.children = self.key_of
   function self.scope.observe(co, result)
     return self:task_ended(co, result)
   end

@@ -121,6 +121,7 @@ local function new(label)
     joiners = waiters.new(nil, "the tasks of " .. label),
     is_closing = false,
   }, Scope)
+  self.joiners.children = self.children
   function self.on_end(co, result)
     child_ended(self, co, result)
   end
@@ -203,6 +204,7 @@ function scope.shield(fn, ...)
     waiters.wake_all(joiners)
     if is_abandoned and result.failed then errors.report(result.err, result.traceback, "a shielded call") end
   end)
+  joiners.children = { [co] = true }
   local function clean_up()
     is_abandoned = true
   end

@@ -2,7 +2,8 @@
 --
 -- A node is the place of one coroutine in one list, and its token (see wait.lua). A list may have `give_back(value)`:
 -- it gets back what a coroutine was woken with, if that goes on without having taken it. `what` says in words what is
--- waited for, and `of` is that thing, if the program has it; lists without serve for one thing that happens once.
+-- waited for, and `of` is that thing, if the program has it; lists without serve for one thing that happens once. If
+-- that is the end of coroutines, these are the keys of `children`.
 
 local compat, wait = ...
 

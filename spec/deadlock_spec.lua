@@ -56,6 +56,16 @@ describe("a run that ends while tasks wait for what nothing can bring", function
     assert.are.same({ [holder] = true, [waiter] = true, [joiner] = true }, named)
   end)
 
+  it("says so of a scope whose children all wait in vain", function()
+    local event = scheduler.event()
+    local errors = reports(function()
+      return task.spawn(scheduler.scope, function(scope)
+        scope:spawn(event.wait, event)
+      end)
+    end)
+    assert.matches("^deadlock: 2 tasks wait", errors[1].err.message)
+  end)
+
   it("says so once for each wait", function()
     local event = scheduler.event()
     local co = task.spawn(function()
@@ -173,6 +183,41 @@ describe("no deadlock is reported", function()
       local promised = scheduler.async(coroutine.yield)()
       return task.spawn(task.join, parked), task.spawn(task.join, sleeper), task.spawn(promised.expect, promised),
         parked, sleeper
+    end)
+  end)
+
+  it("for those that wait for such a task in a scope, as a promise's outcome, or in execute_tasks", function()
+    nothing_reported(function()
+      local function park()
+        coroutine.yield()
+      end
+      local chained, started = scheduler.async(park)():andThen(print), {}
+      local function in_scope()
+        scheduler.scope(function(scope)
+          scope:spawn(park)
+          scope:spawn(task.wait)
+        end)
+      end
+      for _, fn in ipairs({
+        in_scope,
+        function() scheduler.scope(in_scope) end,
+        function() scheduler.timeout(math.huge, park) end,
+        function() scheduler.shield(park) end,
+        function() scheduler.execute_tasks({ park, task.wait }, 1) end,
+        function() chained:expect() end,
+      }) do
+        started[#started + 1] = task.spawn(fn)
+      end
+      return (unpack or table.unpack)(started)
+    end)
+  end)
+
+  it("for those that wait with a limit that never comes", function()
+    nothing_reported(function()
+      local queue, channel, event = scheduler.queue(), scheduler.channel(), scheduler.event()
+      local consumer = task.spawn(queue.pop, queue, math.huge)
+      return task.spawn(task.join, consumer), task.spawn(channel.recv, channel, math.huge),
+        task.spawn(event.wait, event, math.huge), consumer
     end)
   end)
 

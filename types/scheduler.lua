@@ -127,8 +127,8 @@ local scheduler = {}
 ---
 ---If other tasks wait then for what nothing can bring any more, an error of the kind "deadlock" goes to the error
 ---handler, which names them and what they wait for; once for each wait. Left out are tasks that are parked in a
----`coroutine.yield` of their own, or sleep for ever, and those that wait for them. None is told while a timer is set
----that does not keep the loop, or on a paused clock.
+---`coroutine.yield` of their own, sleep for ever, or wait with a limit of `math.huge` seconds, and those that wait for
+---them. None is told while a timer is set that does not keep the loop, or on a paused clock.
 ---@param main? scheduler.Callable
 ---@param ... any The arguments of `main`.
 ---@return any ... The results of `main`.

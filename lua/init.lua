@@ -116,9 +116,12 @@ local promise_error = once(function()
 end)
 
 local promise = once(function()
-  return load_part(
+  local part = load_part(
     "promise.lua", native, compat, check, errors, wait, outcome, waiters, loop, task(), promise_error()
   )
+  load_part("promise_executor.lua", native, compat, check, errors, outcome, loop, task(), part)
+  load_part("promise_handler.lua", part, promise_error())
+  return part
 end)
 
 local promise_list

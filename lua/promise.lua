@@ -20,17 +20,14 @@
 --
 -- A consumer is a promise, or an observer: a table with `source`, `react` and links, but without a status.
 --
--- Handlers run in the recycled coroutine of all callbacks, executors in one of their own kind. If one waits, the
--- coroutine is its own from then on, as with callbacks. No `pcall` is needed, so they may wait in Lua 5.1 too: what is
--- raised ends the coroutine, and whoever resumed it rejects the promise.
+-- What calls the program's functions adds to this part: promise_executor.lua and promise_handler.lua.
 
 local native, compat, check, errors, wait, outcome, waiters, loop, task, Error = ...
 
 local getmetatable, ipairs, pcall = getmetatable, ipairs, pcall
 local rawequal, select, setmetatable, type = rawequal, select, setmetatable, type
-local create, resume, status_of, yield = coroutine.create, coroutine.resume, coroutine.status, coroutine.yield
 local match, remove = string.match, table.remove
-local pack, unpack, running = compat.pack, compat.unpack, compat.running
+local pack, unpack = compat.pack, compat.unpack
 local queue_microtask = loop.queue_microtask
 local WAKE = wait.WAKE
 
@@ -48,6 +45,8 @@ local promise = {
   --- The methods of promises.
   prototype = Promise,
 }
+
+loop.promise_class = Promise
 
 -- Rejected promises that nobody handles, of the last turn and of the running one.
 local overdue, unhandled = {}, {}
@@ -312,8 +311,6 @@ end
 
 promise.resolve = resolve
 
--- Running -------------------------------------------------------------------------------------------------------------
-
 --- A promise in words, for messages.
 local function describe(self)
   local origin = self.origin
@@ -324,236 +321,6 @@ local function describe(self)
 end
 
 promise.describe, loop.describe_promise = describe, describe
-
---- Takes what was raised by the code that works for a promise.
-local function failed(node, err, traceback)
-  local self = node.owner or node
-  if node.owner then
-    -- A thenable that has answered may raise what it likes.
-    if node.has_answered then return end
-    node.has_answered = true
-  elseif self.status ~= STARTED or self.is_locked then
-    -- Nobody else would hear of it.
-    return errors.report(err, traceback, "the rest of " .. describe(self))
-  end
-  self.traceback = traceback
-  if self.source and self.source.is_of_report then self.is_of_report = true end
-  return reject(self, err)
-end
-
---- Notes that the code which works for a promise waits, in a coroutine that is its own from now on.
-local function waits(node, co)
-  local self = node.owner or node
-  self.co = co
-  local origin = self.origin
-  outcome.origins[co] = type(origin) == "number" and native.promise_origin(origin) or describe(self)
-  outcome.watch(co).on_end = function(_, result)
-    local is_at_work = self.co == co and not self.is_locked
-    if self.co == co then self.co = nil end
-    -- Other code has resumed it to its end, where it has done what it was to do.
-    if result.is_lost and not is_at_work then return end
-    if result.failed then return failed(node, result.err, result.traceback) end
-    if result.cancelled then return cancel(self, result.err.reason) end
-  end
-  if self.status == CANCELLED then task.interrupt(co, self.value) end
-end
-
-local function ended_in_error(node, co, err)
-  local traceback, has_other, other = outcome.traceback_of(co, err)
-  failed(node, err, traceback)
-  if has_other then errors.report(other, "", "the clean-up of " .. describe(node.owner or node)) end
-end
-
-loop.reaction_waits, loop.reaction_failed = waits, ended_in_error
-loop.promise_class = Promise
-
--- The coroutine that executors and asynchronous functions run in: it is used again if they have not waited, as the
--- runner of loop.lua is. `active` is the one in use.
-local idle, active
-
-local function START() end
-local function DONE() end
-
---- Runs what the starter was resumed with; a program may have kept the coroutine and resume it by hand: to no effect.
-local function go(what, self, run, ...)
-  if what ~= START then return false end
-  run(self, ...)
-  return true
-end
-
-local function starter()
-  local me = running()
-  repeat
-    while not go(yield(DONE)) do
-    end
-  until active ~= me
-end
-
-function loop.drop_idle_starter()
-  idle = nil
-end
-
---- A starter that waits for what it is to run. What that is given must not stay in the frame of its first function.
-local function new_starter()
-  local co = create(starter)
-  resume(co)
-  return co
-end
-
-local function after_start(self, outer, co, ok, what)
-  active = outer
-  if not ok then
-    ended_in_error(self, co, what)
-  elseif what == DONE then
-    idle = co
-  elseif status_of(co) ~= "dead" then
-    waits(self, co)
-  end
-  return self
-end
-
---- Runs `run(self, ...)` at once, until it waits; returns `self`.
-local function start(self, run, ...)
-  local co, outer = idle or new_starter(), active
-  idle, active = nil, co
-  return after_start(self, outer, co, resume(co, START, self, run, ...))
-end
-
-promise.start = start
-
---- For `start`: resolves a promise with what a function returns.
-function promise.call(self, fn, ...)
-  return resolve(self, fn(...))
-end
-
---- A function that calls `fn` and returns a promise of what that returns. `name` is that of the caller, for errors.
-function promise.async(fn, name)
-  if type(fn) ~= "function" then check.callable(fn, 1, name) end
-  return function(...)
-    return start(new(native.origin()), promise.call, fn, ...)
-  end
-end
-
---- Calls `hook(reason)` when the promise is cancelled; at once if it was. Returns whether it was.
-local function on_cancel(self, hook)
-  if self.status == STARTED then
-    local hooks = self.hooks or {}
-    self.hooks, hooks[#hooks + 1] = hooks, hook
-  elseif self.status == CANCELLED then
-    task.spawn(hook, self.value.reason)
-    return true
-  end
-  return false
-end
-
-promise.on_cancel = on_cancel
-
---- For `start`: runs the function of `Promise.new`.
-function promise.execute(self, executor)
-  executor(function(...)
-    if not self.is_locked then return resolve(self, ...) end
-  end, function(...)
-    if not self.is_locked then return reject(self, ...) end
-  end, function(hook)
-    if hook ~= nil then check.callable(hook, 1, "onCancel") end
-    if hook == nil then return self.status == CANCELLED end
-    return on_cancel(self, hook)
-  end)
-  -- It has ended, whoever has resumed it last.
-  self.co = nil
-end
-
--- Handlers ------------------------------------------------------------------------------------------------------------
-
---- What a promise does that `andThen` made.
-local function run_handler(self)
-  local source = self.source
-  if not source then return end
-  local handler
-  if source.status == RESOLVED then handler = self.on_resolved else handler = self.on_rejected end
-  self.origin = source.origin
-  if not handler then return take(self, source) end
-  if source.values then return resolve(self, handler(values_of(source))) end
-  return resolve(self, handler(source.value))
-end
-
---- `andThen`; handlers that are nil pass the outcome on.
-local function chain(self, on_resolved, on_rejected)
-  local child = setmetatable({
-    status = STARTED,
-    source = nil,
-    react = run_handler,
-    on_resolved = on_resolved,
-    on_rejected = on_rejected,
-    origin = nil,
-    value = nil,
-    first = nil,
-  }, Promise)
-  if self.status == CANCELLED then
-    child.react, child.origin = nil, self.origin
-    reject(child, promise.already_cancelled(self))
-    return child
-  end
-  consume(self, child)
-  return child
-end
-
-promise.chain = chain
-
---- The error of those that ask for the outcome of a promise that was cancelled.
-function promise.already_cancelled(self)
-  return Error.new({
-    kind = "AlreadyCancelled",
-    error = "the promise was cancelled",
-    context = "It was " .. describe(self) .. ".",
-  })
-end
-
---- Ends a promise that `finally` made, once what its handler returned is settled.
-local function after_handler(self)
-  local source, kept = self.source, self.kept
-  if not source then return end
-  self.kept, self.sees_cancel = nil, nil
-  if source.status == REJECTED then return take(self, source) end
-  return take(self, kept)
-end
-
---- Goes on after the handler of `finally`, with what it returned.
-local function finish(self, source, result)
-  local kind = type(result)
-  local is_thenable = getmetatable(result) == Promise
-    or (kind == "table" or kind == "userdata") and method_of(result) ~= nil
-  if not is_thenable then
-    if self.status ~= STARTED then self.source = nil end
-    return take(self, source)
-  end
-  local other = result
-  if getmetatable(result) ~= Promise then
-    other = new(self.origin)
-    resolve(other, result)
-  end
-  if self.status ~= STARTED then
-    self.source = nil
-    return
-  end
-  self.kept, self.react, self.sees_cancel, self.is_final = source, after_handler, true, nil
-  self.is_locked = true
-  consume(other, self)
-end
-
---- What a promise does that `finally` made; if it was cancelled itself, its handler runs all the same.
-local function run_final(self)
-  local source, handler = self.source, self.on_end
-  self.on_end, self.is_final, self.origin = nil, nil, source.origin
-  return finish(self, source, handler(source.status))
-end
-
-function promise.finally(self, handler)
-  local child = new(nil)
-  child.react, child.on_end, child.sees_cancel, child.is_final = run_final, handler, true, true
-  consume(self, child)
-  return child
-end
 
 -- Cancelling ----------------------------------------------------------------------------------------------------------
 
@@ -613,6 +380,20 @@ function cancel(self, reason)
 end
 
 promise.cancel = cancel
+
+--- Calls `hook(reason)` when the promise is cancelled; at once if it was. Returns whether it was.
+local function on_cancel(self, hook)
+  if self.status == STARTED then
+    local hooks = self.hooks or {}
+    self.hooks, hooks[#hooks + 1] = hooks, hook
+  elseif self.status == CANCELLED then
+    task.spawn(hook, self.value.reason)
+    return true
+  end
+  return false
+end
+
+promise.on_cancel = on_cancel
 
 --- Notes that a coroutine which waited for a promise was cancelled.
 function wait.abandon(self, err)

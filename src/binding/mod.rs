@@ -55,6 +55,8 @@ const PARTS: &[(&str, &str)] = &[
     ("promise.lua", include_str!("../../lua/promise.lua")),
     ("promise_class.lua", include_str!("../../lua/promise_class.lua")),
     ("promise_error.lua", include_str!("../../lua/promise_error.lua")),
+    ("promise_executor.lua", include_str!("../../lua/promise_executor.lua")),
+    ("promise_handler.lua", include_str!("../../lua/promise_handler.lua")),
     ("promise_list.lua", include_str!("../../lua/promise_list.lua")),
     ("promisify.lua", include_str!("../../lua/promisify.lua")),
     ("queue.lua", include_str!("../../lua/queue.lua")),

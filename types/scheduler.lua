@@ -680,7 +680,7 @@ function Promise.retryWithDelay(fn, times, seconds, ...) end
 function Promise.is(anything) end
 
 ---Has `hook(promise, ...)` called, with the values, for each rejection that nobody has handled within a turn; besides
----the report to the error handler.
+---the report to the error handler. What a hook rejects itself is not told to it again, unless it has waited before.
 ---@param hook fun(promise: scheduler.PromiseOf<any>, ...: any)
 ---@return fun() unregister
 function Promise.onUnhandledRejection(hook) end

@@ -48,6 +48,10 @@ describe("a hundred states", function()
     ]], 10, 10))
   end)
 
+  it("that have slept leave no descriptor open", function()
+    ends_well(child.host("host.limit('files', 60)" .. WORK, 100, 1))
+  end)
+
   it("that do nothing but require cost nothing that lasts", function()
     ends_well(child.host([[
       require("scheduler")

@@ -36,7 +36,10 @@ local function from(x)
     return self
   end
   local ok, await = pcall(await_method, x)
-  if ok and compat.is_callable(await) then return promise.start(new(native.origin()), promise.call, await, x) end
+  -- The module has such a field as well, which would come back here for ever.
+  if ok and await ~= awaitable.await and compat.is_callable(await) then
+    return promise.start(new(native.origin()), promise.call, await, x)
+  end
 end
 
 awaitable.from = from

@@ -761,6 +761,7 @@ describe("scheduler.await", function()
     misuse(function() await() end, "bad argument #1 to 'await' (something to await expected, got nil)")
     misuse(function() await(nil) end, "bad argument #1 to 'await' (something to await expected, got nil)")
     misuse(function() await({}) end, "bad argument #1 to 'await' (something to await expected, got table)")
+    misuse(function() await(scheduler) end, "bad argument #1 to 'await' (something to await expected, got table)")
     misuse(function() await(ignore) end, "bad argument #1 to 'await' (something to await expected, got function)")
     misuse(function() await(Promise.resolve(), 1) end,
       "bad argument #2 to 'await' (something to await expected, got number)")

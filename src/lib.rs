@@ -11,6 +11,7 @@ mod vm;
 pub mod worker;
 
 /// What one thread allocates another one mostly frees here. The system's allocator lets both wait for each other.
+#[cfg(not(feature = "system_allocator"))]
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 

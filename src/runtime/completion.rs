@@ -5,13 +5,12 @@
 //! Any thread posts; the Lua thread alone takes, all that is there at once, at one point of its turn. Only the post
 //! that finds the queue empty wakes the Lua thread: one wake-up for a batch, however long it grows until it is taken.
 
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
-
-use tokio::sync::Notify;
+use std::sync::{OnceLock, PoisonError};
 
 use super::descriptor::Signal;
 use super::process;
+use super::sync::atomic::{AtomicBool, Ordering};
+use super::sync::{Mutex, MutexGuard, Notify};
 
 /// Results on their way to the Lua thread.
 #[derive(Debug)]
@@ -101,9 +100,12 @@ impl<T> CompletionQueue<T> {
         drop(dropped);
     }
 
-    /// Returns when something was posted since the last call of this.
+    /// Returns when there is something to take.
     pub async fn posted(&self) {
-        self.parked.notified().await;
+        // A post that was taken before this thread parked has left its notice.
+        while self.is_empty() {
+            self.parked.notified().await;
+        }
     }
 
     /// Lets posts make a descriptor readable as well.
@@ -133,7 +135,7 @@ mod tests {
     use super::*;
 
     fn is_woken(queue: &CompletionQueue<u32>) -> bool {
-        pin!(queue.posted()).poll(&mut Context::from_waker(Waker::noop())) == Poll::Ready(())
+        pin!(queue.parked.notified()).poll(&mut Context::from_waker(Waker::noop())) == Poll::Ready(())
     }
 
     #[test]

@@ -16,6 +16,7 @@ pub mod signal;
 #[path = "no_signal.rs"]
 pub mod signal;
 pub mod spin;
+pub mod sync;
 
 pub use completion::CompletionQueue;
 pub use descriptor::WakeDescriptor;

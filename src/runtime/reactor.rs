@@ -98,12 +98,7 @@ impl Reactor {
         let Reactor { deadline, notice, runtime } = self;
         let noting = Waker::from(Arc::clone(notice));
         runtime.block_on(async {
-            let mut posted = pin!(async {
-                // A post that was taken before this thread parked has left its notice.
-                while completions.is_empty() {
-                    completions.posted().await;
-                }
-            });
+            let mut posted = pin!(completions.posted());
             let mut due = pin!(async {
                 match wait {
                     Some(wait) => deadline.sleep(wait).await,

@@ -38,7 +38,8 @@ impl Spinner {
         if is_over() {
             return true;
         }
-        if self.skipped.get() < self.skips.get() || !has_cores() {
+        // loom knows no clock: there, whoever looks in vain once has looked long enough.
+        if self.skipped.get() < self.skips.get() || !has_cores() || cfg!(all(test, scheduler_loom)) {
             self.skipped.set(self.skipped.get() + 1);
             return false;
         }

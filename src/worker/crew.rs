@@ -3,15 +3,16 @@
 use std::collections::VecDeque;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::rc::Rc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak};
-use std::{io, mem, thread};
+use std::sync::{Arc, PoisonError, Weak};
+use std::{io, mem};
 
 use super::job::{Assignment, Cancelled, Completion, Ending, Failure, Job, JobNumber, Outcome};
 use super::pool::{Figures, Refusal, Settings, Times};
 use super::seat::Seat;
 use crate::runtime::background::background;
 use crate::runtime::process::with_signals_blocked;
+use crate::runtime::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use crate::runtime::sync::{Condvar, Mutex, MutexGuard, thread};
 use crate::runtime::{CompletionQueue, Spinner};
 
 /// Lua calls C functions recursively; the main thread of a process usually has as much.

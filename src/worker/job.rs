@@ -1,7 +1,7 @@
 //! One call sent to a worker, and what comes back.
 
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::{Arc, PoisonError, Weak};
 use std::time::{Duration, Instant};
 use std::{fmt, mem};
 
@@ -10,6 +10,7 @@ use super::shared::Handle;
 use super::shared::Place;
 use crate::engine::Nanos;
 use crate::runtime::CompletionQueue;
+use crate::runtime::sync::{Mutex, MutexGuard};
 
 /// What tells the jobs of a VM apart.
 pub type JobNumber = u64;

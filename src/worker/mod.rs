@@ -5,6 +5,8 @@
 
 pub mod bytecode;
 pub mod crew;
+#[cfg(all(test, scheduler_loom))]
+mod interleavings;
 pub mod job;
 pub mod pool;
 pub mod seat;

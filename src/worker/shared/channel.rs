@@ -13,15 +13,16 @@
 //!    before a lock is taken and so outlives it.
 
 use std::collections::{BTreeMap, VecDeque};
+use std::mem;
 use std::ops::{Deref, DerefMut};
-use std::sync::atomic::{AtomicU8, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, TryLockError};
-use std::{mem, thread};
+use std::sync::{Arc, OnceLock, PoisonError, TryLockError};
 
 use super::stored::{Stored, bury};
 use super::waiter::{After, Claim, Ended, Me, Waiter, claim, claim_me};
 use super::{Counted, Handle, Place, new_place};
 use crate::runtime::process;
+use crate::runtime::sync::atomic::{AtomicU8, AtomicUsize, Ordering};
+use crate::runtime::sync::{Mutex, MutexGuard, thread};
 
 /// A message on its way to a receiver; dropped, it goes back to its channel.
 #[derive(Debug)]

@@ -8,16 +8,17 @@
 //! can be lost between the two, and nobody gets in between.
 
 use std::collections::BTreeMap;
-use std::sync::{MutexGuard, PoisonError};
+use std::sync::PoisonError;
 
 use super::{Counted, Place, new_place};
+use crate::runtime::sync::{self, MutexGuard};
 use crate::worker::job::Waker;
 
 /// A lock.
 #[derive(Debug, Default)]
 pub struct Mutex {
     /// A std mutex: it is held for a few instructions, and nobody is woken under it.
-    state: std::sync::Mutex<State>,
+    state: sync::Mutex<State>,
     _counted: Counted,
 }
 

@@ -9,13 +9,14 @@
 //!    of an exchange wait, as two selects do: both are done, or neither is.
 
 use std::mem;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError};
-use std::thread::{self, ThreadId};
+use std::sync::{Arc, PoisonError, TryLockError};
 
 use super::channel::Delivery;
 use super::stored::{Stored, bury};
 use super::{NO_PLACE, Place, new_place};
+use crate::runtime::sync::atomic::{AtomicBool, Ordering};
+use crate::runtime::sync::thread::{self, ThreadId};
+use crate::runtime::sync::{Mutex, MutexGuard};
 use crate::worker::job::Waker;
 
 /// A task that waits for one of its cases.

@@ -5,6 +5,8 @@ LUA     ?= lua5.4
 # Built from their sources: what Debian does not have, and newer releases of what it has.
 BUILT   := lua5.5
 NEWEST  := lua5.4 luajit
+# The oldest and a new one, for what takes long.
+CHECKED := lua5.1 lua5.4
 TREE    := $(CURDIR)
 SOURCES := $(shell find src lua -type f ! -name '*.md') src/README.md Cargo.toml Cargo.lock build.rs
 
@@ -24,7 +26,9 @@ command     = $(if $(filter $(BUILT),$(1)),$(TREE)/build/lua/$(1),$(1))
 aggressive_gc = if _VERSION == 'Lua 5.5' then collectgarbage('param', 'pause', 0) else collectgarbage('setpause', 0) end
 
 .PHONY: help demo test test-rust test-gc fuzz build lint bench docs types clean setup test-newest rock test-rock notices \
-  $(LUAS:%=test-%) $(LUAS:%=gc-%) $(NEWEST:%=newest-%) $(LUAS:%=rock-%)
+  deep loom miri valgrind asan programs soak setup-deep fuzz-lua5.4 \
+  $(LUAS:%=test-%) $(LUAS:%=gc-%) $(NEWEST:%=newest-%) $(LUAS:%=rock-%) \
+  $(CHECKED:%=valgrind-%) $(CHECKED:%=asan-%) $(CHECKED:%=programs-%)
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1	/p' Makefile | expand -t 20
@@ -71,6 +75,74 @@ test-gc: setup $(LUAS:%=gc-%) ## all specs with the collector at its most aggres
 $(LUAS:%=gc-%): gc-%: build/gc/%/scheduler.so build/host
 	@echo "== $*, aggressive collector"
 	@$(call with_module,gc/$*) LUA_INIT="$(aggressive_gc)" $(call command,$*) spec/run.lua $(BUSTED)
+
+# How long soak, random programs and broken messages last, each, in minutes. With more than one, valgrind and
+# AddressSanitizer are given all specs.
+MINUTES ?= 1
+SECONDS_OF_EACH = $$(($(MINUTES) * 60))
+VALGRINDED := parallel pool select embed error coroutine regress/collected
+SANITIZED  := parallel pool channel shared_buffer shared_table shared_mutex transfer transfer_function interrupt close \
+  program regress/exit regress/states
+# Of limits, system calls and sheer numbers, which are others under a tool; and of what is not the library.
+UNCHECKED  := $(patsubst %,spec/%_spec.lua,regress/limits regress/memory regress/quiet stress parallel_stress channel \
+  transfer transfer_fuzz site guide example command)
+ALL_SPECS  := $(filter-out $(UNCHECKED),$(wildcard spec/*_spec.lua spec/regress/*_spec.lua))
+spec_files  = $(if $(filter 1,$(MINUTES)),$(1:%=spec/%_spec.lua),$(ALL_SPECS))
+
+deep: ## what finds faults that tests do not: some minutes, or an hour and more (MINUTES=60)
+	@$(MAKE) --no-print-directory loom miri valgrind asan programs fuzz-lua5.4 soak
+
+setup-deep: setup
+	@.ci/setup deep
+
+loom: ## tries the orders in which threads can interleave
+	env RUSTFLAGS="--cfg scheduler_loom" cargo test --locked --quiet --profile checks --lib --target-dir target/checks/loom \
+	  interleavings
+
+# Without those of a great many steps, each of which miri takes thousands for, and those for what it does not know:
+# signals, descriptors, threads that are parked in the kernel.
+miri: setup-deep ## looks at each access to memory in tests of engine, queues and what is shared
+	env MIRIFLAGS="-Zmiri-disable-isolation" cargo +nightly miri test --locked --quiet --lib \
+	  --features system_allocator --target-dir target/checks/miri -- engine:: runtime::completion worker:: \
+	  --skip without_end --skip unique_over --skip far_timers --skip flood --skip pool:: --skip however_deep \
+	  --skip without_a_stack --skip many_threads --skip one_at_a_time --skip whole_elements
+
+valgrind: $(CHECKED:%=valgrind-%) ## specs under valgrind: no error, no leak
+
+$(CHECKED:%=valgrind-%): valgrind-%: setup-deep build/checks/valgrind/%/scheduler.so build/host
+	@spec/deep/valgrind.sh $* $(call spec_files,$(VALGRINDED))
+
+asan: $(CHECKED:%=asan-%) ## specs with AddressSanitizer
+
+$(CHECKED:%=asan-%): asan-%: setup-deep build/checks/asan/%/scheduler.so build/host
+	@spec/deep/asan.sh $* $(call spec_files,$(SANITIZED))
+
+programs: $(CHECKED:%=programs-%) ## programs that call anything with anything
+
+$(CHECKED:%=programs-%): programs-%: setup build/%/scheduler.so
+	@echo "== random programs in $*"
+	@PROGRAM_SECONDS=$(SECONDS_OF_EACH) $(call with_module,$*) $* spec/run.lua spec/program_spec.lua
+
+fuzz-lua5.4:
+	@$(MAKE) --no-print-directory fuzz LUA=lua5.4 TRANSFER_SECONDS=$$(($(SECONDS_OF_EACH) / 2))
+
+soak: setup build/$(LUA)/scheduler.so build/host ## does everything again and again: what it takes of memory stays flat
+	@echo "== soak in $(LUA)"
+	@SOAK_MINUTES=$(MINUTES) $(call with_module,$(LUA)) build/host $(call library,$(LUA)) spec/deep/soak.lua 1 1
+
+# As fast as the other, but with the allocator that valgrind knows, and lines.
+build/checks/valgrind/%/scheduler.so: $(SOURCES)
+	cargo build --locked --quiet --profile checks --features $(call feature,$*),system_allocator \
+	  --target-dir target/checks/$*
+	@mkdir -p $(@D)
+	@cp target/checks/$*/checks/libscheduler.so $@.new && mv $@.new $@
+
+# Named as a target, or the compiler's own plugins would be built so as well.
+build/checks/asan/%/scheduler.so: $(SOURCES)
+	host=$$(rustc -vV | sed -n 's/^host: //p') && env RUSTFLAGS="-Zsanitizer=address" cargo +nightly build --locked \
+	  --quiet --profile checks --features $(call feature,$*),system_allocator --target $$host \
+	  --target-dir target/checks/asan/$* && mkdir -p $(@D) && \
+	  cp target/checks/asan/$*/$$host/checks/libscheduler.so $@.new && mv $@.new $@
 
 # Into a folder of its own: no user gets a module whose decoder can be called.
 fuzz: setup ## feeds broken messages to the decoder (LUA=..., TRANSFER_SECONDS=...)

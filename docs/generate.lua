@@ -31,6 +31,7 @@ local MORE = {
   { "docs/guide/peers.md", "peers" },
   { "docs/guide/limits.md", "limits" },
   { "docs/bad-days.md", "bad-days", "Bad days" },
+  { "docs/checks.md", "checks", "Checks" },
 }
 
 local PROJECT = {

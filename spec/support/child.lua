@@ -4,6 +4,12 @@ local child = {}
 
 local TIME_LIMIT = 60 -- seconds; generous, as machines may be busy
 
+-- What Lua's processes run under, valgrind say, in words without blanks; and how much slower that is. See `spec/deep/`.
+local UNDER, PATIENCE = {}, tonumber(os.getenv("CHILD_PATIENCE")) or 1
+for word in (os.getenv("CHILD_UNDER") or ""):gmatch("%S+") do
+  UNDER[#UNDER + 1] = word
+end
+
 --- The interpreter that runs this spec.
 local function find_interpreter()
   local lowest = 0
@@ -43,9 +49,20 @@ function child.command(words, seconds)
     quoted[i] = child.quote(word)
   end
   local line = ("timeout -k 5 %d %s >%s 2>%s </dev/null; echo $? >%s"):format(
-    seconds or TIME_LIMIT, table.concat(quoted, " "), out, err, code)
+    (seconds or TIME_LIMIT) * PATIENCE, table.concat(quoted, " "), out, err, code)
   os.execute(line)
   return { code = tonumber(read(code)), out = read(out), err = read(err) }
+end
+
+--- The same, for a program that opens Lua states.
+local function lua_command(words, seconds)
+  local all = {}
+  for _, list in ipairs({ UNDER, words }) do
+    for _, word in ipairs(list) do
+      all[#all + 1] = word
+    end
+  end
+  return child.command(all, seconds)
 end
 
 --- Runs this interpreter with these arguments.
@@ -54,7 +71,7 @@ function child.run(arguments)
   for _, word in ipairs(arguments) do
     words[#words + 1] = word
   end
-  return child.command(words)
+  return lua_command(words)
 end
 
 --- Runs a script, in which `scheduler` is loaded already.
@@ -86,7 +103,7 @@ end
 --- Runs a script in the host (`spec/host/host.c`): in so many states one after the other, on so many threads at once.
 function child.host(source, states, threads)
   local path = child.write(source)
-  local result = child.command({ host(), child.library(), path, states or 1, threads or 1 })
+  local result = lua_command({ host(), child.library(), path, states or 1, threads or 1 })
   os.remove(path)
   return result
 end
@@ -94,7 +111,7 @@ end
 --- Runs a script in the host again and again in one state: each time on another thread.
 function child.host_moving(source, threads)
   local path = child.write(source)
-  local result = child.command({ host(), "move", child.library(), path, threads })
+  local result = lua_command({ host(), "move", child.library(), path, threads })
   os.remove(path)
   return result
 end
@@ -102,7 +119,7 @@ end
 --- Runs a script in one state after the other whose allocator fails later and later, see `spec/host/memory.c`.
 function child.host_without_memory(source, failures, step, first)
   local path = child.write(source)
-  local result = child.command({ host(), "memory", child.library(), path, failures, step, first }, 20 * TIME_LIMIT)
+  local result = lua_command({ host(), "memory", child.library(), path, failures, step, first }, 20 * TIME_LIMIT)
   os.remove(path)
   return result
 end

@@ -107,6 +107,7 @@ if decode then
   describe("a worker that runs out of memory", function()
     it("takes values apart and makes them anew, or says so", function()
       local crossed, failed = scheduler.await(scheduler.parallel.run(function()
+        require("scheduler") -- a worker has not loaded it by itself
         local cross = debug.getregistry()["scheduler.cross_within"]
         local upvalue, list, crossed, failed = {}, {}, 0, 0
         for i = 1, 40 do

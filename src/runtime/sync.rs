@@ -22,7 +22,7 @@ mod tried {
     pub use loom::thread;
 
     /// tokio's, as far as it is used here: who waits is one thread, which nothing else is to wake.
-    #[derive(Debug)]
+    #[derive(Debug, Default)]
     pub struct Notify(loom::sync::Notify);
 
     impl Notify {

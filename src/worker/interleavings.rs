@@ -128,8 +128,11 @@ fn received(receiving: Receiving) -> Option<Came> {
     }
 }
 
+/// One thing that a task would do; nothing has come of it yet if it is listed.
+type Case<'a> = &'a dyn Fn(&Arc<Waiter>, usize) -> Option<Came>;
+
 /// As a task does: acts, and waits if it has to. It is told from the beginning, or looks first, as a VM does.
-fn act(tells_late: bool, cases: &[&dyn Fn(&Arc<Waiter>, usize) -> Option<Came>]) -> (usize, Came) {
+fn act(tells_late: bool, cases: &[Case<'_>]) -> (usize, Came) {
     let completions = completions();
     let waiter = Waiter::new((!tells_late).then(|| Waker::new(&completions)));
     for (index, case) in cases.iter().enumerate() {

@@ -5,7 +5,8 @@
 
 pub mod bytecode;
 pub mod crew;
-#[cfg(all(test, scheduler_loom))]
+#[cfg(test)]
+#[cfg(scheduler_loom)]
 mod interleavings;
 pub mod job;
 pub mod pool;

@@ -192,7 +192,7 @@ end
 function wait.resume_node(node)
   local co = node.co
   if not co then return end
-  if co == MAIN and token_of(MAIN) == node then
+  if co == MAIN and (token_of(MAIN) == node or node.stands_in) then
     wait.wake_main()
   elseif co == MAIN then
     wait.release(node, co) -- it was left behind by a wait that ran out of memory

@@ -472,7 +472,7 @@ function wait.take_over(inner, outer)
     callbacks[native.slot(token)] = outer
   elseif is_queued(token) then
     if outer == MAIN then
-      odd, outer = odd + 1, { co = MAIN }
+      odd, outer = odd + 1, { co = MAIN, stands_in = true }
     end
     -- It has just been queued, by `sleep` or by `give_way`.
     if next_turn[next_turn.last] == inner then next_turn[next_turn.last] = outer end

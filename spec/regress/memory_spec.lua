@@ -80,6 +80,7 @@ local PROGRAMS = {
     same("text", list and list[2][1])
     local ok, err = scheduler.parallel.run(function() error({ code = 7 }) end):await()
     same(false, ok)
+    if type(err) == "table" and not err.value then error(err.message, 0) end -- its outcome could not be taken
     same(7, err.value and err.value.code)
   ]],
   ["channels"] = [[
@@ -102,7 +103,9 @@ local PROGRAMS = {
     if not pcall(start) or failure_of_wait ~= nil then start() end
     local is_sent = channel:try_send("sent")
     for _ = 1, 3 do scheduler.poll() end
-    if failure_of_wait ~= nil and got == nil and is_sent then error("wrong: the message is lost") end
+    -- One that has come and could not be taken is told of by an error, which says so.
+    local is_told = failure_of_wait ~= nil and tostring(failure_of_wait):find("cannot be taken", 1, true)
+    if failure_of_wait ~= nil and got == nil and is_sent and not is_told then error("wrong: the message is lost") end
     if failure_of_wait ~= nil then error(failure_of_wait, 0) end
     same("sent", got)
   ]],

@@ -1,5 +1,5 @@
 /*
- * What a system may do to a process: no more descriptors, no more threads, clocks that are set.
+ * What a system may do to a process: no more descriptors, threads or memory, clocks that are set.
  */
 #define _GNU_SOURCE
 #include <dlfcn.h>
@@ -13,12 +13,14 @@
 
 #define NOBODY 65534
 
+/* How many threads, files or bytes of memory there may be. */
 int host_limit(lua_State *L) {
-  int of_threads = !strcmp(lua.tolstring(L, 1, NULL), "threads");
+  const char *what = lua.tolstring(L, 1, NULL);
+  int of_threads = !strcmp(what, "threads");
   /* The superuser may have as many threads as the system has. */
   if (of_threads && getuid() == 0 && setresuid(NOBODY, NOBODY, NOBODY)) return 0;
   struct rlimit limit;
-  int which = of_threads ? RLIMIT_NPROC : RLIMIT_NOFILE;
+  int which = of_threads ? RLIMIT_NPROC : strcmp(what, "memory") ? RLIMIT_NOFILE : RLIMIT_AS;
   getrlimit(which, &limit);
   limit.rlim_cur = (rlim_t)number(L, 2);
   lua.pushinteger(L, setrlimit(which, &limit) == 0);

@@ -1,4 +1,4 @@
--- What the system refuses: threads, descriptors. And what it changes: clocks.
+-- What the system refuses: threads, descriptors, memory. And what it changes: clocks.
 
 local child = require("spec.support.child")
 
@@ -191,6 +191,71 @@ describe("without descriptors to be had", function()
     ]])
     assert.are.equal("", result.err)
     assert.are.equal("works", result.out)
+  end)
+end)
+
+-- So many more bytes than the process has by now.
+local function within(bytes, source)
+  works(GOES_ON .. ([[
+    local parallel = scheduler.parallel
+    local function error_of(promise)
+      local ok, err = promise:await()
+      assert(not ok, err)
+      return err
+    end
+    goes_on()
+    assert(parallel.run(function() return 1 end):expect() == 1)
+    local function size()
+      local file = assert(io.open("/proc/self/statm"))
+      local pages = file:read("*n")
+      file:close()
+      return pages * 4096
+    end
+    assert(host.limit("memory", size() + %.0f))
+  ]]):format(bytes) .. source .. [[
+    assert(parallel.run(function() return 7 end):expect() == 7)
+    goes_on()
+    io.write("works")
+  ]])
+end
+
+describe("without memory to be had", function()
+  it("a job that asks for more than there is fails", function()
+    within(500e6, [[
+      for _ = 1, 5 do
+        local err = error_of(parallel.run(function() return #("x"):rep(2 ^ 30) end))
+        assert(err.kind == "memory" and tostring(err):find("not enough memory", 1, true), tostring(err))
+      end
+    ]])
+  end)
+
+  it("a job that takes all there is fails, and so does one beside it", function()
+    within(500e6, [[
+      local function hoard()
+        local held = {}
+        for i = 1, 1e9 do held[i] = ("x"):rep(2 ^ 20) .. i end
+      end
+      for _ = 1, 3 do
+        local first, second = parallel.run(hoard), parallel.run(hoard)
+        local failed = second:catch(function(err) return err.kind end)
+        assert(error_of(first).kind == "memory" and failed:expect() == "memory")
+      end
+    ]])
+  end)
+
+  it("a message for which there is none is refused", function()
+    within(500e6, [[
+      local text = ("x"):rep(1e8)
+      local ok, err = pcall(parallel.run, function() end, text, text, text, text, text)
+      assert(not ok and tostring(err):find("cannot transfer argument.-: not enough memory"), tostring(err))
+      text = nil
+      collectgarbage()
+      local many = parallel.run(function()
+        local text = ("x"):rep(1e8)
+        return text, text, text, text, text
+      end)
+      assert(tostring(error_of(many)):find("not enough memory", 1, true))
+    ]])
   end)
 end)
 

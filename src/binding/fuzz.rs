@@ -6,6 +6,7 @@ use std::rc::Rc;
 
 use mlua::{Lua, LuaString, Result, Table};
 
+use crate::vm::state::limit_memory;
 use crate::vm::transfer::{Transfer, decode, encode};
 use crate::worker::Message;
 
@@ -22,11 +23,11 @@ pub fn add(lua: &Lua, transfer: &Rc<Transfer>) -> Result<()> {
     lua.set_named_registry_value("scheduler.encode", lua.create_function(encoder)?)?;
     let for_both = Rc::clone(transfer);
     let cross = move |lua: &Lua, (values, bytes): (Table, usize)| {
-        lua.set_memory_limit(lua.used_memory() + bytes)?;
+        limit_memory(lua, lua.used_memory() + bytes)?;
         let crossed = encode(lua, &for_both, "value", &values, values.raw_get("n").unwrap_or(0))
             .map_err(|refused| refused.to_string())
             .and_then(|message| decode(lua, &for_both, &message).map_err(|error| error.to_string()));
-        lua.set_memory_limit(0)?;
+        limit_memory(lua, usize::MAX)?;
         Ok(match crossed {
             Ok(values) => (Some(values), None),
             Err(reason) => (None, Some(reason)),

@@ -14,7 +14,7 @@ use super::{Parts, job, open, raw, worker_chunk};
 use crate::runtime::CompletionQueue;
 use crate::vm::Vm;
 use crate::vm::interrupt::{InterruptHandle, Interrupter};
-use crate::vm::state::new_state;
+use crate::vm::state::{State, limit_memory};
 use crate::vm::transfer::{Transfer, decode, encode, words};
 use crate::worker::{
     Completion, Environment, Executor, Failure, Interrupt, Mapped, Message, Outcome, Request, RunNumber, Seat, Taken,
@@ -23,11 +23,11 @@ use crate::worker::{
 /// What is raised in a job that is interrupted. Nobody hears of it but code that catches it.
 const CANCELLED: &str = "the job was cancelled";
 
-/// A Lua state in which jobs run.
+/// A Lua state in which jobs run. It is dropped after what is kept of it.
 struct WorkerVm {
-    lua: Lua,
     work: Function,
     worker: Rc<Worker>,
+    lua: State,
 }
 
 /// What there is for a worker.
@@ -66,14 +66,14 @@ struct Run {
 
 /// Makes a worker's VM, on the worker's thread.
 pub fn make_executor(seat: Rc<Seat>) -> std::result::Result<Box<dyn Executor>, Box<Failure>> {
-    match new_state().and_then(|lua| WorkerVm::new(lua, &seat)) {
+    match State::new().and_then(|lua| WorkerVm::new(lua, &seat)) {
         Ok(vm) => Ok(Box::new(vm)),
         Err(error) => Err(Failure::new(kind_of(&error), format!("no worker VM could be made: {}", words(&error)))),
     }
 }
 
 impl WorkerVm {
-    fn new(lua: Lua, seat: &Rc<Seat>) -> Result<Self> {
+    fn new(lua: State, seat: &Rc<Seat>) -> Result<Self> {
         let interrupter = Interrupter::new(&lua, CANCELLED)?;
         // Before anything takes them into its locals.
         #[cfg(not(feature = "luajit"))]
@@ -103,9 +103,9 @@ impl WorkerVm {
         let (work, initialise) =
             worker_chunk(&lua, "worker.lua", include_str!("../../lua/worker.lua"))?.call((natives, &state))?;
         if let Some(limit) = seat.settings().memory_limit {
-            lua.set_memory_limit(limit)?;
+            limit_memory(&lua, limit)?;
         }
-        let vm = WorkerVm { lua, work, worker };
+        let vm = WorkerVm { work, worker, lua };
         vm.initialise(&initialise)?;
         Ok(vm)
     }

@@ -1,11 +1,12 @@
 //! Lua values to a message.
 
+use std::collections::TryReserveError;
 use std::fmt::{self, Write};
 use std::mem;
 
 use mlua::{Lua, Table, Value};
 
-use super::raw::walk::{Found, Owner, START, Stop, Walk};
+use super::raw::walk::{Found, NO_MEMORY, Owner, START, Stop, Walk, push_bytes};
 use super::transfer::{Kind, MAX_REBUILDS, Transfer, words};
 use crate::worker::{Handle, Message};
 
@@ -55,7 +56,8 @@ fn encode_nested(
     let mut encoder = Encoder { lua, transfer, walk, objects, handles: Vec::new(), rebuilds };
     let encoded = encoder.run(name, values);
     let Encoder { mut walk, objects, handles, .. } = encoder;
-    let message = encoded.map(|()| finish(&mut walk, handles));
+    let no_memory = |_| Refused { path: format!("{name}s"), reason: NO_MEMORY.into() };
+    let message = encoded.and_then(|()| finish(&mut walk, handles).map_err(no_memory));
     if message.is_ok() {
         transfer.give_objects(objects, walk.owners.len());
     }
@@ -67,17 +69,18 @@ fn encode_nested(
 const SMALL: usize = 4096;
 
 /// Puts the message together: the numbers that it begins with are known now, and the heads come last.
-fn finish(walk: &mut Walk, handles: Vec<Handle>) -> Message {
+fn finish(walk: &mut Walk, handles: Vec<Handle>) -> Result<Message, TryReserveError> {
     let length = (walk.out.len() - START) as u64;
     let (objects, rest) = walk.out.split_at_mut(4);
     objects.copy_from_slice(&(walk.owners.len() as u32).to_le_bytes());
     rest[..8].copy_from_slice(&length.to_le_bytes());
+    walk.out.try_reserve(walk.heads.len())?;
     walk.out.extend_from_slice(&walk.heads);
     let bytes = match walk.out.len() {
         0..=SMALL => walk.out.as_slice().to_vec(),
         _ => mem::take(&mut walk.out),
     };
-    Message { bytes, handles, functions: mem::take(&mut walk.functions) }
+    Ok(Message { bytes, handles, functions: mem::take(&mut walk.functions) })
 }
 
 struct Encoder<'a> {
@@ -287,11 +290,6 @@ fn type_of(value: &Value) -> &'static str {
 
 fn push_index(out: &mut Vec<u8>, index: usize) {
     out.extend((index as u32).to_le_bytes());
-}
-
-fn push_bytes(out: &mut Vec<u8>, bytes: &[u8]) {
-    out.extend((bytes.len() as u64).to_le_bytes());
-    out.extend(bytes);
 }
 
 fn step_to(key: &Value) -> Step {

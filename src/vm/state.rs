@@ -1,23 +1,169 @@
-//! Lua states of our own, for workers.
+//! Lua states of our own, for workers, and the memory that each may take.
+//!
+//! mlua can make states as well. But where memory runs out its allocator ends the process, not the job. And it leaves
+//! its calls unprotected in them, which finalizers that raise would leave by a jump over its frames.
 
-use mlua::{Lua, LuaOptions, Result, StdLib, ffi};
+#![expect(unsafe_code, reason = "mlua's own states do not survive the two things that are named above")]
 
-/// A fresh state with the libraries of the stock interpreter, in which native modules can be loaded.
-#[expect(unsafe_code, reason = "mlua's safe constructor leaves out the debug library and native modules")]
-pub fn new_state() -> Result<Lua> {
-    // SAFETY: `unsafe_new_with` gives up one guarantee: that nothing run in the state can break memory safety, because
-    // `debug`, FFI, bytecode and native modules can. The functions that a worker runs come from the host's own Lua
-    // program, which has all of these at hand already. The state is owned by the `Lua` that is returned, is used on
-    // the worker's thread only (`Lua` is not `Send`), and is closed by its drop there.
-    let lua = unsafe { Lua::unsafe_new_with(StdLib::NONE, LuaOptions::default()) };
-    // As the interpreter does: the collector waits until all is there.
-    lua.gc_stop();
-    // SAFETY: this is what the interpreter calls, and so opens what it has, where mlua opens a list of its own (it
-    // leaves out the `bit32` that Lua 5.3 may have, and makes `ffi` a global). Nothing here has a destructor if it
-    // raises.
-    unsafe { lua.exec_raw::<()>((), |state| ffi::luaL_openlibs(state))? };
-    lua.gc_restart();
-    #[cfg(feature = "aggressive_gc")]
-    lua.gc_set_mode(mlua::state::GcMode::Incremental(mlua::state::GcIncParams::default().pause(0)));
-    Ok(lua)
+use std::alloc::{Layout, alloc, dealloc, realloc};
+use std::ffi::c_void;
+use std::ops::Deref;
+use std::ptr;
+
+use mlua::{Error, Lua, Result, ffi};
+
+/// What Lua expects of every block.
+const ALIGN: usize = 16;
+
+/// A Lua state that is closed when this is dropped. Nothing that is kept of it may be used after that.
+pub struct State {
+    lua: Lua,
+    _owned: Owned,
+}
+
+/// What is kept back for Rust, which ends the process where Lua gets an error: so that the error can be told.
+const RESERVE: usize = 1 << 20;
+
+/// What a state has taken, and may take. It stays where it is in memory as long as Lua calls `allocate`.
+#[derive(Debug)]
+struct Memory {
+    used: usize,
+    limit: usize,
+    /// Freed when there is no memory for Lua any more.
+    reserve: Vec<u8>,
+}
+
+/// The state itself.
+struct Owned {
+    state: *mut ffi::lua_State,
+    /// Null where Lua insists on an allocator of its own, as LuaJIT does without GC64.
+    memory: *mut Memory,
+}
+
+impl State {
+    /// A fresh state with the libraries of the stock interpreter, in which native modules can be loaded.
+    ///
+    /// # Errors
+    /// If there is not enough memory.
+    pub fn new() -> Result<Self> {
+        let owned = Owned::new().ok_or_else(|| Error::MemoryError("not enough memory".into()))?;
+        // SAFETY: the state is valid, and closed after the `Lua` that refers to it is dropped. What runs in it can break
+        // memory safety, by `debug`, FFI, bytecode and native modules; but that comes from the host's own Lua program,
+        // which has all of these at hand already. The state is used on this thread only (`Lua` is not `Send`).
+        let lua = unsafe { Lua::get_or_init_from_ptr(owned.state) }.clone();
+        let state = State { lua, _owned: owned };
+        // As the interpreter does: the collector waits until all is there.
+        state.gc_stop();
+        // SAFETY: this is what the interpreter calls, and so opens what it has, where mlua opens a list of its own (it
+        // leaves out the `bit32` that Lua 5.3 may have, and makes `ffi` a global). Nothing here has a destructor if it
+        // raises.
+        unsafe { state.exec_raw::<()>((), |state| ffi::luaL_openlibs(state))? };
+        state.gc_restart();
+        #[cfg(feature = "aggressive_gc")]
+        state.gc_set_mode(mlua::state::GcMode::Incremental(mlua::state::GcIncParams::default().pause(0)));
+        Ok(state)
+    }
+}
+
+impl Deref for State {
+    type Target = Lua;
+
+    fn deref(&self) -> &Lua {
+        &self.lua
+    }
+}
+
+impl Owned {
+    fn new() -> Option<Self> {
+        let mut reserve = Vec::new();
+        reserve.try_reserve_exact(RESERVE).ok()?;
+        let memory = Box::into_raw(Box::new(Memory { used: 0, limit: usize::MAX, reserve }));
+        // SAFETY: `allocate` does what Lua asks of an allocator, and its data stays until the state is closed.
+        let state = unsafe {
+            #[cfg(feature = "lua55")]
+            let seed = ffi::luaL_makeseed(ptr::null_mut());
+            #[cfg(feature = "lua55")]
+            let state = ffi::lua_newstate(allocate, memory.cast(), seed);
+            #[cfg(not(feature = "lua55"))]
+            let state = ffi::lua_newstate(allocate, memory.cast());
+            state
+        };
+        if !state.is_null() {
+            return Some(Owned { state, memory });
+        }
+        // SAFETY: no state refers to the memory. The interpreter makes its states by the same call.
+        let state = unsafe {
+            drop(Box::from_raw(memory));
+            ffi::luaL_newstate()
+        };
+        (!state.is_null()).then_some(Owned { state, memory: ptr::null_mut() })
+    }
+}
+
+impl Drop for Owned {
+    fn drop(&mut self) {
+        // SAFETY: the state is closed once, on its thread, outside of all calls of Lua; then nobody has the memory.
+        unsafe {
+            ffi::lua_close(self.state);
+            if !self.memory.is_null() {
+                drop(Box::from_raw(self.memory));
+            }
+        }
+    }
+}
+
+/// From now on, what would take a worker's state beyond so many bytes is refused.
+///
+/// # Errors
+/// If Lua has an allocator of its own.
+pub fn limit_memory(lua: &Lua, bytes: usize) -> Result<()> {
+    let mut is_limited = false;
+    let limit = |state| {
+        let mut data = ptr::null_mut();
+        // SAFETY: beside our allocator lies a memory, which nobody else uses while Lua does not run.
+        unsafe {
+            if ptr::fn_addr_eq(ffi::lua_getallocf(state, &raw mut data), allocate as ffi::lua_Alloc) {
+                (*data.cast::<Memory>()).limit = bytes;
+                is_limited = true;
+            }
+        }
+    };
+    // SAFETY: nothing in it can raise.
+    unsafe { lua.exec_raw::<()>((), limit)? };
+    if is_limited { Ok(()) } else { Err(Error::MemoryControlNotAvailable) }
+}
+
+/// The allocator: that of the library, and null if there is no memory, or no more for this state.
+unsafe extern "C" fn allocate(data: *mut c_void, block: *mut c_void, old: usize, new: usize) -> *mut c_void {
+    // SAFETY: `data` is what `Owned::new` has given, and this thread alone uses it, during this call; `block` is null or
+    // of the size `old`, from here. Lua asks for no size that a layout refuses without being told so.
+    unsafe {
+        let memory = &mut *data.cast::<Memory>();
+        // Without a block, `old` tells what the new one is for.
+        let old = if block.is_null() { 0 } else { old };
+        let used = memory.used - old;
+        if new == 0 {
+            if !block.is_null() {
+                dealloc(block.cast(), Layout::from_size_align_unchecked(old, ALIGN));
+                memory.used = used;
+            }
+            return ptr::null_mut();
+        }
+        let Ok(layout) = Layout::from_size_align(new, ALIGN) else { return ptr::null_mut() };
+        let used = used.saturating_add(new);
+        if used > memory.limit && new > old {
+            return ptr::null_mut();
+        }
+        let allocated = if block.is_null() {
+            alloc(layout)
+        } else {
+            realloc(block.cast(), Layout::from_size_align_unchecked(old, ALIGN), new)
+        };
+        if allocated.is_null() {
+            memory.reserve = Vec::new();
+        } else {
+            memory.used = used;
+        }
+        allocated.cast()
+    }
 }

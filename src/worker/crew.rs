@@ -4,7 +4,8 @@ use std::collections::VecDeque;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::rc::Rc;
 use std::sync::{Arc, PoisonError, Weak};
-use std::{io, mem};
+use std::time::{Duration, Instant};
+use std::{hint, io, mem};
 
 use super::job::{Assignment, Cancelled, Completion, Ending, Failure, Job, JobNumber, Outcome};
 use super::pool::{Figures, Refusal, Settings, Times};
@@ -17,6 +18,10 @@ use crate::runtime::{CompletionQueue, Spinner};
 
 /// Lua calls C functions recursively; the main thread of a process usually has as much.
 const STACK_SIZE: usize = 8 << 20;
+
+/// What a worker needs to begin, and how long it waits for that.
+const MEMORY_NEEDED: usize = 2 << 20;
+const PATIENCE: Duration = Duration::from_secs(2);
 
 /// Linux cuts the names of threads off.
 const NAME_SHOWN: usize = 15;
@@ -234,6 +239,7 @@ impl Crew {
     fn work(self: &Arc<Self>) {
         let mut is_new = true;
         loop {
+            wait_for_memory();
             let seat = Rc::new(Seat::new(Arc::clone(self)));
             let is_fit = catch_unwind(AssertUnwindSafe(|| {
                 let executor = (self.make_executor)(Rc::clone(&seat));
@@ -440,6 +446,16 @@ impl Crew {
         let waited = wait();
         self.lock().blocked -= 1;
         waited
+    }
+}
+
+/// Waits until there is memory for a worker. It takes the place of one that has run out and is about to free it; and
+/// where Lua gets an error, Rust ends the process.
+fn wait_for_memory() {
+    let is_there = || hint::black_box(Vec::<u8>::new()).try_reserve_exact(MEMORY_NEEDED).is_ok();
+    let start = Instant::now();
+    while !hint::black_box(is_there()) && start.elapsed() < PATIENCE {
+        std::thread::sleep(Duration::from_millis(1));
     }
 }
 

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use mlua::ffi;
 
 use super::build::{has, push_scalar};
-use super::walk::{START, is_env, push_string};
+use super::walk::{START, is_env, push_bytes, string};
 use super::{HAS_INTEGERS, has_globals};
 use crate::vm::decode::Reader;
 use crate::vm::functions::Functions;
@@ -139,7 +139,7 @@ pub unsafe fn places_of_globals_and_itself(
     Some(([env as u8, this as u8], (this != 0).then_some(this)))
 }
 
-/// Writes a value that is no object; false, and nothing is written, if it is one.
+/// Writes a value that is no object; false, and nothing is written, if it is one or there is no memory for it.
 ///
 /// # Safety
 /// Called in a C function; a value lies at `index`.
@@ -147,6 +147,9 @@ pub unsafe fn places_of_globals_and_itself(
 pub unsafe fn write_scalar(out: &mut Vec<u8>, state: *mut ffi::lua_State, index: c_int) -> bool {
     // SAFETY: as above. The bytes of a string stay while it is on the stack.
     unsafe {
+        if out.try_reserve(size_of::<Tag>() + size_of::<u64>()).is_err() {
+            return false;
+        }
         match ffi::lua_type(state, index) {
             ffi::LUA_TNUMBER => {
                 if HAS_INTEGERS && ffi::lua_isinteger(state, index) != 0 {
@@ -157,8 +160,12 @@ pub unsafe fn write_scalar(out: &mut Vec<u8>, state: *mut ffi::lua_State, index:
                 }
             }
             ffi::LUA_TSTRING => {
+                let bytes = string(state, index);
+                if out.try_reserve(size_of::<Tag>() + size_of::<u64>() + bytes.len()).is_err() {
+                    return false;
+                }
                 out.push(Tag::String as u8);
-                push_string(out, state, index);
+                push_bytes(out, bytes);
             }
             ffi::LUA_TNIL => out.push(Tag::Nil as u8),
             ffi::LUA_TBOOLEAN if ffi::lua_toboolean(state, index) != 0 => out.push(Tag::True as u8),

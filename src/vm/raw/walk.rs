@@ -46,6 +46,9 @@ unsafe extern "C-unwind" fn run(state: *mut ffi::lua_State) -> c_int {
 /// What a message begins with: the number of objects, 4 bytes, and the length of values and bodies, 8 bytes.
 pub const START: usize = 12;
 
+/// Why what could cross is refused all the same.
+pub const NO_MEMORY: &str = "not enough memory";
+
 /// How often the loaded modules are looked through before their addresses are noted.
 const FEW: usize = 4;
 
@@ -237,7 +240,7 @@ impl Walk {
             ffi::lua_rawget(state, OWN);
             if ffi::lua_type(state, -1) == ffi::LUA_TSTRING {
                 self.heads.push(Kind::Own as u8);
-                push_string(&mut self.heads, state, -1);
+                push_bytes(&mut self.heads, string(state, -1));
                 return Ok(());
             }
             ffi::lua_pop(state, 1);
@@ -507,8 +510,9 @@ impl Walk {
             match ffi::lua_type(state, index) {
                 kind if is_object(kind) => self.reference(state, index),
                 ffi::LUA_TLIGHTUSERDATA => Err("light userdata"),
+                ffi::LUA_TTHREAD => Err("thread"),
                 TYPE_CDATA => Err("cdata"),
-                _ => Err("thread"),
+                _ => Err(NO_MEMORY),
             }
         }
     }
@@ -584,23 +588,14 @@ pub unsafe fn is_env(state: *mut ffi::lua_State, name: *const c_char) -> bool {
 ///
 /// # Safety
 /// A string lies there, and stays as long as this is used.
-unsafe fn string<'a>(state: *mut ffi::lua_State, index: c_int) -> &'a [u8] {
+pub unsafe fn string<'a>(state: *mut ffi::lua_State, index: c_int) -> &'a [u8] {
     let mut length = 0;
     // SAFETY: as above. `lua_tolstring` gives a string as it is.
     unsafe { std::slice::from_raw_parts(ffi::lua_tolstring(state, index, &raw mut length).cast(), length) }
 }
 
-/// Writes the string at `index`, after its length.
-///
-/// # Safety
-/// A string lies there.
-pub unsafe fn push_string(out: &mut Vec<u8>, state: *mut ffi::lua_State, index: c_int) {
-    // SAFETY: as above.
-    push_bytes(out, unsafe { string(state, index) });
-}
-
-fn push_bytes(out: &mut Vec<u8>, bytes: &[u8]) {
-    out.reserve(bytes.len() + 8);
+/// Writes bytes after their length.
+pub fn push_bytes(out: &mut Vec<u8>, bytes: &[u8]) {
     out.extend_from_slice(&(bytes.len() as u64).to_le_bytes());
     out.extend_from_slice(bytes);
 }

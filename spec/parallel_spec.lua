@@ -139,6 +139,28 @@ describe("a job", function()
   end)
 end)
 
+-- Since Lua 5.4.
+if warn then
+  it("a job's warnings are shown once they are switched on, as those of its program", function()
+    local source = [[
+      local function warns()
+        warn("@off")
+        warn("before")
+        warn("@on")
+        warn("one", " of ", "three")
+        warn("@here", "no control")
+        warn("@other")
+        warn("@off")
+        warn("after")
+      end
+    ]]
+    local own = child.script(source .. "warns()")
+    local result = child.script(source .. "scheduler.parallel.run(warns):expect()")
+    assert.are.equal("Lua warning: one of three\nLua warning: @hereno control\n", own.err)
+    assert.are.equal(own.err, result.err)
+  end)
+end
+
 describe("a job that fails", function()
   it("raises an error object with the message, the worker's traceback and the place of the call", function()
     local line = debug.getinfo(1, "l").currentline + 1

@@ -58,6 +58,8 @@ impl State {
         // leaves out the `bit32` that Lua 5.3 may have, and makes `ffi` a global). Nothing here has a destructor if it
         // raises.
         unsafe { state.exec_raw::<()>((), |state| ffi::luaL_openlibs(state))? };
+        #[cfg(any(feature = "lua54", feature = "lua55"))]
+        warnings::show(&state)?;
         state.gc_restart();
         #[cfg(feature = "aggressive_gc")]
         state.gc_set_mode(mlua::state::GcMode::Incremental(mlua::state::GcIncParams::default().pause(0)));
@@ -165,5 +167,44 @@ unsafe extern "C" fn allocate(data: *mut c_void, block: *mut c_void, old: usize,
             memory.used = used;
         }
         allocated.cast()
+    }
+}
+
+/// `warn`, which the interpreter lets write to stderr once a program has said `warn("@on")`.
+#[cfg(any(feature = "lua54", feature = "lua55"))]
+mod warnings {
+    use std::cell::Cell;
+    use std::ffi::{CStr, c_char, c_int, c_void};
+    use std::io::{self, Write};
+    use std::ptr;
+
+    use mlua::{Lua, Result, ffi};
+
+    thread_local! {
+        /// Of the state of this thread: whether warnings are on, and whether one is begun.
+        static STATE: Cell<(bool, bool)> = const { Cell::new((false, false)) };
+    }
+
+    pub fn show(lua: &Lua) -> Result<()> {
+        STATE.set((false, false));
+        // SAFETY: `warn` needs no data, and so works until the state is closed. mlua's own way to this does not.
+        unsafe { lua.exec_raw((), |state| ffi::lua_setwarnf(state, Some(warn), ptr::null_mut())) }
+    }
+
+    unsafe extern "C-unwind" fn warn(_: *mut c_void, piece: *const c_char, continues: c_int) {
+        // SAFETY: Lua passes a string.
+        let piece = unsafe { CStr::from_ptr(piece) }.to_bytes();
+        let ((is_on, is_begun), continues) = (STATE.get(), continues != 0);
+        if let (false, false, [b'@', control @ ..]) = (is_begun, continues, piece) {
+            STATE.set((if control == b"on" { true } else { is_on && control != b"off" }, false));
+            return;
+        }
+        STATE.set((is_on, continues));
+        if is_on {
+            let begin: &[u8] = if is_begun { b"" } else { b"Lua warning: " };
+            let end: &[u8] = if continues { b"" } else { b"\n" };
+            // If nobody reads it, it is lost.
+            let _ = io::stderr().write_all(&[begin, piece, end].concat());
+        }
     }
 }

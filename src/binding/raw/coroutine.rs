@@ -122,6 +122,9 @@ unsafe extern "C-unwind" fn resume_wrapped(state: *mut ffi::lua_State) -> c_int 
 }
 
 /// Whether the error on top is told with the place where the function was called.
+///
+/// # Safety
+/// A value is on top.
 unsafe fn has_position(state: *mut ffi::lua_State, status: c_int) -> bool {
     // SAFETY: plain calls of the C API that do not raise.
     unsafe {
@@ -224,6 +227,9 @@ unsafe fn resume_noted(
 }
 
 /// Whether a coroutine can be resumed that was given its arguments already.
+///
+/// # Safety
+/// The coroutine is alive.
 unsafe fn is_suspended(co: *mut ffi::lua_State, arguments: c_int) -> bool {
     // SAFETY: plain calls of the C API that do not raise.
     unsafe {
@@ -236,6 +242,9 @@ unsafe fn is_suspended(co: *mut ffi::lua_State, arguments: c_int) -> bool {
 }
 
 /// Whether a coroutine runs, or has resumed the one that does, given that it is not suspended in a yield.
+///
+/// # Safety
+/// The coroutine is alive.
 unsafe fn has_frames(co: *mut ffi::lua_State) -> bool {
     let mut record = MaybeUninit::uninit();
     // SAFETY: the record is written, not read.
@@ -243,6 +252,9 @@ unsafe fn has_frames(co: *mut ffi::lua_State) -> bool {
 }
 
 /// Says why a coroutine is not resumed at all, if that is so.
+///
+/// # Safety
+/// The coroutine is alive. Nothing in the frames up to Lua has a destructor.
 #[cfg(feature = "lua51")]
 unsafe fn refuse(state: *mut ffi::lua_State, co: *mut ffi::lua_State, arguments: c_int) -> bool {
     // SAFETY: nothing in the frames up to Lua has a destructor when `luaL_error` leaves them.
@@ -266,6 +278,9 @@ unsafe fn refuse(state: *mut ffi::lua_State, co: *mut ffi::lua_State, arguments:
 }
 
 /// Says why a coroutine is not resumed at all, if that is so.
+///
+/// # Safety
+/// The coroutine is alive. Nothing in the frames up to Lua has a destructor.
 #[cfg(not(feature = "lua51"))]
 unsafe fn refuse(state: *mut ffi::lua_State, co: *mut ffi::lua_State, arguments: c_int) -> bool {
     // SAFETY: pushing may raise; nothing in the frames up to Lua has a destructor.
@@ -283,6 +298,10 @@ unsafe fn refuse(state: *mut ffi::lua_State, co: *mut ffi::lua_State, arguments:
     }
 }
 
+/// Says that there is no room for what a coroutine has given.
+///
+/// # Safety
+/// So many values lie on top of the coroutine. Nothing in the frames up to Lua has a destructor.
 unsafe fn too_many_results(state: *mut ffi::lua_State, co: *mut ffi::lua_State, count: c_int) -> c_int {
     let message = c"too many results to resume";
     // SAFETY: nothing in the frames up to Lua has a destructor when these raise.

@@ -370,6 +370,9 @@ unsafe fn yields_itself(state: *mut ffi::lua_State, co: *mut ffi::lua_State) -> 
 }
 
 /// Whether the running coroutine can yield; Lua 5.1 and 5.2 do not tell.
+///
+/// # Safety
+/// Called in a C function that Lua runs; so are the two below.
 #[cfg(any(feature = "lua53", feature = "lua54", feature = "lua55"))]
 unsafe fn may_yield(state: *mut ffi::lua_State) -> bool {
     // SAFETY: reads the state.

@@ -444,12 +444,18 @@ pub unsafe fn push_scalar(state: *mut ffi::lua_State, tag: Tag, reader: &mut Rea
 }
 
 /// Pushes an object by its number.
+///
+/// # Safety
+/// As [`Build::run`]; there is room for a value.
 unsafe fn push_object(state: *mut ffi::lua_State, number: usize) {
     // SAFETY: the table lies at OBJECTS. Where Lua takes an `int`, mlua checks it: there are fewer objects.
     unsafe { ffi::lua_rawgeti(state, OBJECTS, number as ffi::lua_Integer + 1) };
 }
 
 /// Pushes a function that is made from its bytecode.
+///
+/// # Safety
+/// As [`Build::run`]; there is room for a value.
 unsafe fn load(state: *mut ffi::lua_State, bytecode: &Bytecode) -> Progress<()> {
     let bytes = &bytecode.bytes;
     // SAFETY: bytecode is what a VM of this process has dumped. A message that Lua leaves is copied before it goes.
@@ -491,6 +497,9 @@ pub unsafe fn has(state: *mut ffi::lua_State, index: c_int, value: c_int) -> boo
 }
 
 /// Gives the function on top of the stack an upvalue; false if there is none with this index.
+///
+/// # Safety
+/// A Lua function is on top, a value lies at `value`, and there is room for one more.
 unsafe fn give(state: *mut ffi::lua_State, index: c_int, value: c_int) -> bool {
     // SAFETY: a Lua function is on top; what is no upvalue stays on the stack.
     unsafe {

@@ -88,6 +88,9 @@ pub unsafe fn encode(state: *mut ffi::lua_State, first: c_int, sending: Option<S
 }
 
 /// The bytecode of a Lua function that was sent before.
+///
+/// # Safety
+/// As [`encode`], and the function lies at `function`.
 unsafe fn bytecode(
     state: *mut ffi::lua_State,
     function: c_int,

@@ -1,9 +1,11 @@
--- What became of promises, for specs.
+-- Promises for specs: what they are given, where that happens, and what became of them.
 
+local assert = require("luassert")
 local scheduler = require("scheduler")
 local memory = require("spec.support.memory")
 local virtual = require("spec.support.virtual")
 
+local Promise, task = scheduler.Promise, scheduler.task
 local promised = {}
 
 --- A list of values with their count.
@@ -12,6 +14,31 @@ function promised.counted(...)
 end
 
 local counted = promised.counted
+
+local function ignore() end
+
+--- Lists of values that must come out as they went in.
+promised.VALUES = {
+  counted(), counted(nil), counted(false), counted(1), counted(nil, nil), counted(nil, 2, nil), counted(1, nil, 3, nil),
+  counted({}, ignore, "text"),
+}
+
+--- Error values of all types.
+promised.ERRORS = {
+  "text", 42, false, true, { code = 1 }, ignore, io.stdout, coroutine.create(ignore), Promise.Error.new(),
+}
+
+--- Values that cannot be called.
+promised.NOT_CALLABLE = { 1, "text", false, true, {}, io.stdout, coroutine.create(ignore) }
+
+--- A table that can be called as `fn` can.
+function promised.callable(fn)
+  return setmetatable({}, {
+    __call = function(_, ...)
+      return fn(...)
+    end,
+  })
+end
 
 --- What a promise that was resolved with these values should look like; and one that was rejected.
 function promised.resolved(...)
@@ -47,10 +74,59 @@ end
 --- A promise that is pending, and what settles it: `resolve` and `reject`, and `onCancel`.
 function promised.open()
   local resolve, reject, on_cancel
-  local promise = scheduler.Promise.new(function(...)
+  local promise = Promise.new(function(...)
     resolve, reject, on_cancel = ...
   end)
   return promise, resolve, reject, on_cancel
+end
+
+--- Functions that run `fn` at once or in the next turn, by the place where it runs.
+promised.PLACES = {
+  ["the main thread"] = function(fn)
+    fn()
+  end,
+  ["a task"] = task.spawn,
+  ["a generator in a task"] = function(fn)
+    task.spawn(function()
+      scheduler.coroutine.wrap(fn)()
+    end)
+  end,
+  ["a callback"] = function(fn)
+    scheduler.setTimeout(fn)
+  end,
+  ["a microtask"] = scheduler.queueMicrotask,
+  ["an executor"] = Promise.new,
+  ["an async function"] = function(fn)
+    scheduler.async(fn)()
+  end,
+  ["a handler"] = function(fn)
+    Promise.resolve():andThen(fn)
+  end,
+  ["a handler of rejections"] = function(fn)
+    Promise.reject():catch(fn)
+  end,
+  ["a handler of finally"] = function(fn)
+    Promise.resolve():finally(fn)
+  end,
+  ["a hook"] = function(fn)
+    local promise, _, _, on_cancel = promised.open()
+    on_cancel(fn)
+    promise:cancel()
+  end,
+}
+
+--- Has `fn` run in each place; `check(place)` looks at what came of it.
+function promised.in_each_place(fn, check)
+  for place, run in pairs(promised.PLACES) do
+    local has_run = false
+    run(function()
+      fn()
+      has_run = true
+    end)
+    virtual.advance(0)
+    assert.is_true(has_run, place)
+    check(place)
+  end
 end
 
 --- The line in which it is called.

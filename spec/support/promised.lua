@@ -80,6 +80,20 @@ function promised.open()
   return promise, resolve, reject, on_cancel
 end
 
+--- The names of the promises that have each status, in a table by name.
+function promised.statuses(promises)
+  local list = {}
+  for name, promise in pairs(promises) do
+    list[name] = promise:getStatus()
+  end
+  return list
+end
+
+--- Runs the microtasks and asserts that a promise was cancelled with this reason.
+function promised.assert_cancelled(promise, reason)
+  assert.are.same({ status = "Cancelled", n = 1, reason }, promised.outcome(promise))
+end
+
 --- Functions that run `fn` at once or in the next turn, by the place where it runs.
 promised.PLACES = {
   ["the main thread"] = function(fn)

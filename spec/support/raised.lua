@@ -11,4 +11,11 @@ function raised.as(value)
   return value
 end
 
+local function ignore() end
+
+--- Values of all types, nil but for the type `table` last.
+function raised.values_of_all_types()
+  return { "text", 42, 0.5, true, false, ignore, io.stdout, coroutine.create(ignore), {} }
+end
+
 return raised

@@ -10,7 +10,8 @@ local native, worker = ...
 
 local select, type = select, type
 local create, resume, running = coroutine.create, coroutine.resume, coroutine.running
-local status, yield = coroutine.status, coroutine.yield
+local close, status, yield = coroutine.close, coroutine.status, coroutine.yield
+local debug = debug
 local gsub, remove, unpack = string.gsub, table.remove, table.unpack or unpack
 local pack = table.pack or function(...)
   return { n = select("#", ...), ... }
@@ -20,6 +21,8 @@ local take, done, done_plain = native.take, native.done, native.done_plain
 -- What comes before the values of a part, and before its results.
 local HEADER = 2
 local MOST_FUNCTIONS = 8
+-- What Lua raises where there is none.
+local NO_MEMORY = "not enough memory"
 
 worker.HEADER = HEADER
 --- Jobs that wait.
@@ -140,6 +143,18 @@ local function load_tasks()
   return worker.tasks
 end
 
+--- Fails the job that ran in a coroutine. For one that has run out of memory the rest of the module is not loaded,
+--- which takes some itself; the next job gets a fresh worker.
+local function fail(co, err)
+  if err ~= NO_MEMORY then return load_tasks().failed(co, err, number, part) end
+  native.free_reserve()
+  if worker.tasks then return worker.tasks.failed(co, err, number, part) end
+  native.give_up()
+  local traceback = debug and debug.traceback(co) or ""
+  if close then close(co) end
+  native.fail(number, "memory", NO_MEMORY, traceback)
+end
+
 --- Takes jobs until there are no more for this worker; or until it is not fit to go on.
 local function work()
   local idle
@@ -149,7 +164,7 @@ local function work()
     local ok, what = resume(co)
     active = nil
     if not ok then
-      load_tasks().failed(co, what, number, part)
+      fail(co, what)
     elseif what == NO_JOB or what == DONE then
       idle = co
     elseif what == LEAVE then

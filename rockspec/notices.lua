@@ -35,7 +35,8 @@ end
 
 --- The text from "Permission is hereby granted", without what differs only in form.
 local function terms_of(text)
-  return (text:match("Permission is hereby granted.*"):lower():gsub("%s+", " "):gsub(" $", ""))
+  local words = text:match("Permission is hereby granted.*"):lower():gsub("%s+", " ")
+  return (words:gsub(" %(including the next paragraph%)", ""):gsub(" $", ""))
 end
 
 local OURS = assert(read("LICENSE"))

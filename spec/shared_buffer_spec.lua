@@ -246,6 +246,8 @@ describe("a shared buffer", function()
     end
     refuses("not enough memory for a buffer of .* elements of 8 bytes", shared.buffer, "f64", 2 ^ 60)
     refuses("not enough memory for a buffer of .* elements of 1 bytes", shared.buffer, "u8", math.huge)
+    -- More than any machine has, but not more than there are addresses.
+    refuses("not enough memory for a buffer of .* elements of 1 bytes", shared.buffer, "u8", 2 ^ 45)
   end)
 
   it("refuses to be called with a dot, or on something else", function()

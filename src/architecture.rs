@@ -26,6 +26,7 @@ const UNSAFE_FILES: &[&str] = &[
     "binding/raw/watch.rs",
     "binding/raw/worker.rs",
     "runtime/deadline.rs",
+    "runtime/heap.rs",
     "runtime/no_signal.rs",
     "runtime/process.rs",
     "vm/raw/build.rs",

@@ -10,10 +10,9 @@ pub mod runtime;
 mod vm;
 pub mod worker;
 
-/// What one thread allocates another one mostly frees here. The system's allocator lets both wait for each other.
 #[cfg(not(feature = "system_allocator"))]
 #[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+static HEAP: runtime::heap::Heap = runtime::heap::Heap;
 
 #[cfg(not(any(
     test,

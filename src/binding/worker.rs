@@ -14,7 +14,7 @@ use super::{Parts, job, open, raw, worker_chunk};
 use crate::runtime::CompletionQueue;
 use crate::vm::Vm;
 use crate::vm::interrupt::{InterruptHandle, Interrupter};
-use crate::vm::state::{State, limit_memory};
+use crate::vm::state::{State, free_reserve, limit_memory};
 use crate::vm::transfer::{Transfer, decode, encode, words};
 use crate::worker::{
     Completion, Environment, Executor, Failure, Interrupt, Mapped, Message, Outcome, Request, RunNumber, Seat, Taken,
@@ -150,6 +150,10 @@ impl Worker {
         natives.add("is_fit", |_, worker, ()| Ok(!worker.is_unfit.get()))?;
         natives.add("give_up", |_, worker, ()| {
             worker.is_unfit.set(true);
+            Ok(())
+        })?;
+        natives.add("free_reserve", |_, _, ()| {
+            free_reserve();
             Ok(())
         })?;
         natives.add("is_stopping", |_, worker, ()| Ok(worker.interrupter.is_stopping()))?;
@@ -315,6 +319,7 @@ impl Worker {
 
     /// Fails what runs, as the worker cannot go on; or the next job, if it cannot even take one.
     fn fail_all(&self, error: &Error) {
+        free_reserve();
         let kind = kind_of(error);
         let message = if kind == "memory" { "not enough memory".into() } else { words(error) };
         let runs: Vec<RunNumber> = self.runs.borrow().iter().map(|run| run.number).collect();

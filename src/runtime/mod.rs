@@ -7,6 +7,8 @@ pub mod background;
 pub mod completion;
 pub mod deadline;
 pub mod descriptor;
+#[cfg(not(feature = "system_allocator"))]
+pub mod heap;
 mod pair;
 pub mod process;
 pub mod reactor;

@@ -6,6 +6,7 @@
 #![expect(unsafe_code, reason = "mlua's own states do not survive the two things that are named above")]
 
 use std::alloc::{Layout, alloc, dealloc, realloc};
+use std::cell::RefCell;
 use std::ffi::c_void;
 use std::ops::Deref;
 use std::ptr;
@@ -21,16 +22,19 @@ pub struct State {
     _owned: Owned,
 }
 
-/// What is kept back for Rust, which ends the process where Lua gets an error: so that the error can be told.
-const RESERVE: usize = 1 << 20;
+/// How much is kept back for Rust, which ends the process where Lua gets an error: so that the error can be told.
+const KEPT_BACK: usize = 1 << 20;
+
+thread_local! {
+    /// What is kept back on this thread.
+    static RESERVE: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
+}
 
 /// What a state has taken, and may take. It stays where it is in memory as long as Lua calls `allocate`.
 #[derive(Debug)]
 struct Memory {
     used: usize,
     limit: usize,
-    /// Freed when there is no memory for Lua any more.
-    reserve: Vec<u8>,
 }
 
 /// The state itself.
@@ -77,9 +81,8 @@ impl Deref for State {
 
 impl Owned {
     fn new() -> Option<Self> {
-        let mut reserve = Vec::new();
-        reserve.try_reserve_exact(RESERVE).ok()?;
-        let memory = Box::into_raw(Box::new(Memory { used: 0, limit: usize::MAX, reserve }));
+        RESERVE.with_borrow_mut(|reserve| reserve.try_reserve_exact(KEPT_BACK)).ok()?;
+        let memory = Box::into_raw(Box::new(Memory { used: 0, limit: usize::MAX }));
         // SAFETY: `allocate` does what Lua asks of an allocator, and its data stays until the state is closed.
         let state = unsafe {
             #[cfg(feature = "lua55")]
@@ -135,6 +138,11 @@ pub fn limit_memory(lua: &Lua, bytes: usize) -> Result<()> {
     if is_limited { Ok(()) } else { Err(Error::MemoryControlNotAvailable) }
 }
 
+/// Frees what is kept back, now that memory has run out.
+pub fn free_reserve() {
+    RESERVE.take();
+}
+
 /// The allocator: that of the library, and null if there is no memory, or no more for this state.
 unsafe extern "C" fn allocate(data: *mut c_void, block: *mut c_void, old: usize, new: usize) -> *mut c_void {
     // SAFETY: `data` is what `Owned::new` has given, and this thread alone uses it, during this call; `block` is null or
@@ -161,9 +169,7 @@ unsafe extern "C" fn allocate(data: *mut c_void, block: *mut c_void, old: usize,
         } else {
             realloc(block.cast(), Layout::from_size_align_unchecked(old, ALIGN), new)
         };
-        if allocated.is_null() {
-            memory.reserve = Vec::new();
-        } else {
+        if !allocated.is_null() {
             memory.used = used;
         }
         allocated.cast()

@@ -14,7 +14,7 @@ use crate::worker::shared::buffer::{Buffer as Shared, Element, Number as Given};
 
 pub fn add(natives: &Natives) -> Result<()> {
     natives.add("new_buffer", |lua, _, (name, len): (LuaString, usize)| {
-        let buffer = Shared::new(Element::named(&name.as_bytes())?, len).ok()?;
+        let buffer = Shared::new(Element::named(&name.as_bytes())?, len)?;
         from_handle(lua, Handle::Buffer(buffer)).ok()
     })?;
     natives.add("element_size", |_, _, name: LuaString| Element::named(&name.as_bytes()).map(Element::size))?;

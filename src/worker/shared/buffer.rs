@@ -12,6 +12,8 @@ use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, AtomicU16, AtomicU32, AtomicU64, Ordering::Relaxed};
 
+use bytemuck::allocation::try_zeroed_slice_box;
+
 use super::Counted;
 
 /// What the elements are.
@@ -148,13 +150,6 @@ struct Memory {
     _counted: Counted,
 }
 
-fn zeroes<T: Default>(count: usize) -> Result<Box<[T]>, TryReserveError> {
-    let mut cells = Vec::new();
-    cells.try_reserve_exact(count)?;
-    cells.resize_with(count, T::default);
-    Ok(cells.into_boxed_slice())
-}
-
 /// An array, or a part of one. Positions count from 0; the caller sees to it that they lie within.
 #[derive(Clone, Debug)]
 pub struct Buffer {
@@ -165,15 +160,16 @@ pub struct Buffer {
 }
 
 impl Buffer {
-    /// So many zeroes.
-    pub fn new(element: Element, len: usize) -> Result<Self, TryReserveError> {
+    /// So many zeroes; `None` if there is not enough memory.
+    pub fn new(element: Element, len: usize) -> Option<Self> {
         let cells = match element.size() {
-            1 => Cells::One(zeroes(len)?),
-            2 => Cells::Two(zeroes(len)?),
-            4 => Cells::Four(zeroes(len)?),
-            _ => Cells::Eight(zeroes(len)?),
+            1 => try_zeroed_slice_box(len).map(Cells::One),
+            2 => try_zeroed_slice_box(len).map(Cells::Two),
+            4 => try_zeroed_slice_box(len).map(Cells::Four),
+            _ => try_zeroed_slice_box(len).map(Cells::Eight),
         };
-        Ok(Buffer { memory: Arc::new(Memory { cells, _counted: Counted::new() }), element, start: 0, len })
+        let cells = cells.ok()?;
+        Some(Buffer { memory: Arc::new(Memory { cells, _counted: Counted::new() }), element, start: 0, len })
     }
 
     /// The number of elements.
@@ -382,7 +378,7 @@ mod tests {
 
     #[test]
     fn too_many_elements_are_refused() {
-        assert!(Buffer::new(Element::F64, usize::MAX / 4).is_err());
+        assert!(Buffer::new(Element::F64, usize::MAX / 4).is_none());
     }
 
     #[test]

@@ -140,7 +140,7 @@ describe("a job", function()
 end)
 
 -- Since Lua 5.4.
-if warn then -- luacheck: ignore 113
+if tonumber(_VERSION:match("%d$")) >= 4 then
   it("a job's warnings are shown once they are switched on, as those of its program", function()
     local source = [[
       local function warns()

@@ -232,8 +232,8 @@ describe("without memory to be had", function()
   it("a job that takes all there is fails, and so does one beside it", function()
     within(500e6, [[
       local function hoard()
-        local held = {}
-        for i = 1, 1e9 do held[i] = ("x"):rep(2 ^ 20) .. i end
+        local held, text = {}, ("x"):rep(2 ^ 20)
+        for i = 1, 1e9 do held[i] = text .. i end
       end
       for _ = 1, 3 do
         local first, second = parallel.run(hoard), parallel.run(hoard)

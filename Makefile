@@ -26,7 +26,7 @@ command     = $(if $(filter $(BUILT),$(1)),$(TREE)/build/lua/$(1),$(1))
 aggressive_gc = if _VERSION == 'Lua 5.5' then collectgarbage('param', 'pause', 0) else collectgarbage('setpause', 0) end
 
 .PHONY: help demo test test-rust test-gc fuzz build lint bench docs types clean setup test-newest rock test-rock notices \
-  deep loom miri valgrind asan programs soak setup-deep fuzz-lua5.4 \
+  deep loom miri tsan valgrind asan programs soak setup-deep fuzz-lua5.4 \
   $(LUAS:%=test-%) $(LUAS:%=gc-%) $(NEWEST:%=newest-%) $(LUAS:%=rock-%) \
   $(CHECKED:%=valgrind-%) $(CHECKED:%=asan-%) $(CHECKED:%=programs-%)
 
@@ -90,7 +90,7 @@ ALL_SPECS  := $(filter-out $(UNCHECKED),$(wildcard spec/*_spec.lua spec/regress/
 spec_files  = $(if $(filter 1,$(MINUTES)),$(1:%=spec/%_spec.lua),$(ALL_SPECS))
 
 deep: ## what finds faults that tests do not: some minutes, or an hour and more (MINUTES=60)
-	@$(MAKE) --no-print-directory loom miri valgrind asan programs fuzz-lua5.4 soak
+	@$(MAKE) --no-print-directory loom miri tsan valgrind asan programs fuzz-lua5.4 soak
 
 setup-deep: setup
 	@.ci/setup deep
@@ -106,6 +106,11 @@ miri: setup-deep ## looks at each access to memory in tests of engine, queues an
 	  --features system_allocator --target-dir target/checks/miri -- engine:: runtime::completion worker:: \
 	  --skip without_end --skip unique_over --skip far_timers --skip flood --skip pool:: --skip however_deep \
 	  --skip without_a_stack --skip many_threads --skip one_at_a_time --skip whole_elements
+
+# The standard library is built for it too: else its locks would not be seen.
+tsan: setup-deep ## the tests of the Rust code with ThreadSanitizer
+	env RUSTFLAGS="-Zsanitizer=thread" cargo +nightly test --locked --quiet --lib -Zbuild-std \
+	  --target $$(rustc -vV | sed -n 's/^host: //p') --features system_allocator --target-dir target/checks/tsan
 
 valgrind: $(CHECKED:%=valgrind-%) ## specs under valgrind: no error, no leak
 

@@ -1119,7 +1119,8 @@ function scheduler.parallel.map(list, fn, options) end
 ---waited and computes then cannot be interrupted.
 ---@field concurrency? integer
 ---Bytes that the Lua state of a worker may take. A job that needs more fails with the kind "memory", and its worker
----gets a fresh state.
+---gets a fresh state. With a `concurrency` above 1, the jobs that wait in that worker fail with it, with the kind
+---"lost" or "memory".
 ---@field memory_limit? integer
 ---Called in each worker before its first job; may wait. If it raises, the jobs fail. It crosses as a job does.
 ---@field init? function

@@ -29,9 +29,11 @@ local pins, places = native.channel_pins, loop.places
 
 local function unanchor(node)
   local place = node.place
-  node.list, places[place] = nil, nil
+  node.list = false
+  -- Even what is set to nil may take memory, if it is not there.
+  if places[place] then places[place] = nil end
   for _, anchors in ipairs(node.anchors) do
-    anchors[place] = nil
+    if anchors[place] then anchors[place] = nil end
   end
 end
 
@@ -69,10 +71,10 @@ end
 
 --- Wakes a task whose wait was ended.
 function list.woken(node)
+  make_ready(node)
   unanchor(node)
   leave(node)
   node.woken = true
-  make_ready(node)
 end
 
 local function give_back(node)
@@ -126,7 +128,10 @@ local function begin(node, co, seconds, object)
   node.co, node.list, node.give_back, node.value = co, list, give_back, node
   places[case] = node
   anchor(node)
-  if seconds then node.timer = set_timer(node, seconds) end
+  if seconds then
+    node.timer = false -- to have a field for it is to take memory
+    node.timer = set_timer(node, seconds)
+  end
   return NOT_NOW
 end
 
@@ -161,8 +166,10 @@ end
 local function ended(finish, context, node, ...)
   if (...) ~= WAKE then return ... end
   if not node.woken then return finish(context, nil) end
-  local status, case, value = take(node.place)
+  local ok, status, case, value = pcall(take, node.place)
+  if not ok then give_up(node.place) end
   unpin(node)
+  if not ok then error(status, 0) end
   if status == FAILED then check.raise(value) end
   return finish(context, status, case, value)
 end

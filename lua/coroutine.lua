@@ -108,12 +108,18 @@ function finish(inner, handler, ok, ...)
   return continue(inner, handler, yield(...))
 end
 
-local function call_inside(outer, handler, fn, ...)
+local function new_inside(outer, fn, ...)
   local arguments = compat.pack(...)
   local inner = create(function()
     return fn(unpack(arguments, 1, arguments.n))
   end)
   protected_in[inner] = outer
+  return inner
+end
+
+local function call_inside(outer, handler, fn, ...)
+  local ok, inner = pcall(new_inside, outer, fn, ...)
+  if not ok then return false, inner end
   return continue(inner, handler)
 end
 

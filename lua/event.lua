@@ -37,7 +37,7 @@ function Event:wait(seconds)
   if self == nil then check.bad_self(self, "wait", "event") end
   if seconds ~= nil then check.timeout(seconds, 1, "wait") end
   if self.has_happened then return true end
-  local node = {}
+  local node = waiters.node()
   return waited(node, waiters.wait(self.waiters, seconds, node))
 end
 

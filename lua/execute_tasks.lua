@@ -79,7 +79,7 @@ end
 function Run:wait_for(count)
   self:tell_progress()
   while self.running > count do
-    waiters.wait(self.waiting, nil, {})
+    waiters.wait(self.waiting)
     self:tell_progress()
   end
 end

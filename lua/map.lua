@@ -159,7 +159,7 @@ end
 --- Waits until a part has ended, or nothing is left that could.
 function Map:wait()
   while #self.settled == 0 and not self.has_failed and (self.in_flight > 0 or self.is_filling) do
-    if waiters.wait(self.waiting, nil, {}) ~= WAKE then check.raise("resumed by hand while it waited for a map") end
+    if waiters.wait(self.waiting) ~= WAKE then check.raise("resumed by hand while it waited for a map") end
     self:fill()
   end
 end

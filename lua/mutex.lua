@@ -31,7 +31,7 @@ function Mutex:lock(seconds)
   if seconds ~= nil then check.timeout(seconds, 1, "lock") end
   if try_lock(self) then return true end
   if self.owner == task.current() then check.raise("the mutex is locked by this task already") end
-  local node = {}
+  local node = waiters.node()
   return locked(self, node, waiters.wait(self.waiters, seconds, node))
 end
 
@@ -43,8 +43,8 @@ end
 
 --- Hands the mutex to the one that waits for the longest, if any does.
 local function hand_over(self)
-  self.owner = nil
   if not waiters.wake_first(self.waiters) then self.is_held = false end
+  self.owner = false
 end
 
 --- Unlocks the mutex.
@@ -67,18 +67,19 @@ function Mutex:with(fn, ...)
   check.self(self, Mutex, "with")
   check.callable(fn, 1, "with")
   local owner = task.current()
+  local function let_go()
+    if self.owner == owner then hand_over(self) end
+  end
   if not try_lock(self) then
     if self.owner == owner then check.raise("the mutex is locked by this task already") end
-    if waiters.wait(self.waiters, nil, {}) ~= WAKE then check.raise("resumed by hand while it waited for the mutex") end
+    if waiters.wait(self.waiters) ~= WAKE then check.raise("resumed by hand while it waited for the mutex") end
     self.owner = owner
   end
-  return hold_during(function()
-    if self.owner == owner then hand_over(self) end
-  end, fn, ...)
+  return hold_during(let_go, fn, ...)
 end
 
 return function()
-  local self = { is_held = false }
+  local self = { is_held = false, owner = false }
   self.waiters = waiters.new(function()
     hand_over(self)
   end, "a mutex", self)

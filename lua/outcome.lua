@@ -85,7 +85,7 @@ end
 --- Whether anybody is told of the end of a task.
 function outcome.is_watched(co)
   local watch = watches[co]
-  return watch ~= nil and (watch.on_end ~= nil or watch.joiners.first ~= nil)
+  return watch ~= nil and (watch.on_end ~= nil or watch.joiners.first ~= false)
 end
 
 --- Takes back that the end of a task is watched by other than those that wait for it.
@@ -101,7 +101,7 @@ local function settle(co, result)
   if not watch then return false end
   watches[co], adrift[co] = nil, nil
   outcome.watched = outcome.watched - 1
-  local is_observed = watch.on_end ~= nil or watch.joiners.first ~= nil
+  local is_observed = watch.on_end ~= nil or watch.joiners.first ~= false
   if watch.on_end then watch.on_end(co, result) end
   waiters.wake_all(watch.joiners)
   return is_observed

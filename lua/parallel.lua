@@ -77,7 +77,8 @@ local function stand_in_line(lines, pool, is_so, seconds, goes_first)
   wait.current() -- before it is counted: this raises where one cannot wait
   native.pool_waits(1)
   waited_for[line] = pool
-  local node = { goes_first = goes_first, of = pool }
+  local node = waiters.node()
+  node.goes_first, node.of = goes_first, pool
   if goes_first then line.has_turn = nil end
   if waiters.wait(line, seconds, node) ~= WAKE then check.raise("resumed by hand while it waited for a pool") end
   return node.woken

@@ -410,7 +410,9 @@ local function settled(self)
     return WAKE
   end
   if not self.waiting then self.waiting = waiters.new() end
-  return waiters.wait(self.waiting, nil, { awaits = self })
+  local node = waiters.node()
+  node.awaits = self
+  return waiters.wait(self.waiting, nil, node)
 end
 
 local function with_status(self, ...)

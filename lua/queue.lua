@@ -48,7 +48,8 @@ function Queue:push(value, seconds)
   check_push(self, value, "push")
   if seconds ~= nil then check.timeout(seconds, 2, "push") end
   if try_push(self, value) then return true end
-  local node = { pushes = value }
+  local node = waiters.node()
+  node.pushes = value
   return pushed(node, waiters.wait(self.pushers, seconds, node))
 end
 
@@ -97,7 +98,7 @@ function Queue:pop(seconds)
   local value = try_pop(self)
   if value ~= nil then return value end
   if self.has_closed then return nil, "closed" end
-  local node = {}
+  local node = waiters.node()
   return popped(node, waiters.wait(self.poppers, seconds, node))
 end
 

@@ -35,7 +35,7 @@ function Semaphore:acquire(seconds)
   if self == nil then refuse_self("acquire") end
   if seconds ~= nil then check.timeout(seconds, 1, "acquire") end
   if try_acquire(self) then return true end
-  local node = {}
+  local node = waiters.node()
   return acquired(node, waiters.wait(self.waiters, seconds, node))
 end
 
@@ -61,12 +61,13 @@ end
 function Semaphore:with(fn, ...)
   check.self(self, Semaphore, "with")
   check.callable(fn, 1, "with")
-  if not try_acquire(self) and waiters.wait(self.waiters, nil, {}) ~= WAKE then
+  local function let_go()
+    release(self)
+  end
+  if not try_acquire(self) and waiters.wait(self.waiters) ~= WAKE then
     check.raise("resumed by hand while it waited for a permit")
   end
-  return hold_during(function()
-    release(self)
-  end, fn, ...)
+  return hold_during(let_go, fn, ...)
 end
 
 return function(size)

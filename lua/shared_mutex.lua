@@ -5,6 +5,7 @@
 
 local native, check, wait, waiters, outcome, loop, task, hold_during = ...
 
+local error, pcall = error, pcall
 local WAKE = wait.WAKE
 
 local Mutex = { __name = "scheduler.shared.mutex" }
@@ -29,10 +30,10 @@ end
 
 --- Wakes who waits: it holds the mutex now.
 function list.woken(node)
+  wait.make_ready(node)
   node.is_held = true
   wait.leave(node)
   node.woken, node.value = true, node.place
-  wait.make_ready(node)
 end
 
 --- When a job has ended, whose places were left.
@@ -40,23 +41,51 @@ function loop.discard_locks()
   holds = {}
 end
 
-local function hold(self, place)
+local function note_holder(self, place)
   holds[self] = { place = place, owner = task.current() }
+end
+
+--- Notes that the running task holds the mutex; where there is no memory for that it holds it no more.
+local function hold(self, place)
+  local ok, err = pcall(note_holder, self, place)
+  if not ok then
+    native.mutex_leave(place)
+    error(err, 0)
+  end
   return true
 end
 
---- Waits for the mutex; what `waiters.wait` returns.
-local function wait_for(self, seconds, node)
-  -- Before a place is taken: this raises where one cannot wait.
-  wait.current()
+--- Takes a place in the mutex; returns whether that is the first, which holds it.
+local function take_place(self, seconds, node, co)
   local place, is_held = native.mutex_lock(self)
   node.place = place
   if is_held then
     node.woken, node.value = true, place
-    return WAKE
+  else
+    places[place] = node
+    waiters.enter(list, seconds, node, co)
   end
-  places[place] = node
-  return waiters.wait(list, seconds, node)
+  return is_held
+end
+
+--- Leaves the place of one who cannot wait, as memory has run out.
+local function leave_half_way(node, err)
+  local place = node.place
+  if place then
+    native.mutex_leave(place)
+    if places[place] then places[place] = nil end
+  end
+  error(err, 0)
+end
+
+--- Waits for the mutex; what `waiters.wait` returns.
+local function wait_for(self, seconds, node)
+  local co = wait.current()
+  node.place = false
+  local ok, is_held = pcall(take_place, self, seconds, node, co)
+  if not ok then leave_half_way(node, is_held) end
+  if is_held then return WAKE end
+  return wait.suspend(node, co)
 end
 
 --- Locks the mutex if nobody has.
@@ -83,7 +112,7 @@ function Mutex:lock(seconds)
   check.timeout(seconds, 1, "lock")
   if try_lock(self, "lock") then return true end
   refuse_twice(self)
-  local node = {}
+  local node = waiters.node()
   return locked(self, node, wait_for(self, seconds, node))
 end
 
@@ -114,25 +143,21 @@ function Mutex:is_locked()
   return is_locked
 end
 
---- Unlocks the mutex if this task still holds it.
-local function let_go(self, owner)
-  local held = holds[self]
-  if held and held.owner == owner then unlock(self, held) end
-end
-
 --- Runs `fn(...)` with the mutex locked, and unlocks it however that ends.
 function Mutex:with(fn, ...)
   check.callable(fn, 1, "with")
+  local owner = task.current()
+  local function let_go()
+    local held = holds[self]
+    if held and held.owner == owner then unlock(self, held) end
+  end
   if not try_lock(self, "with") then
     refuse_twice(self)
-    local node = {}
+    local node = waiters.node()
     if wait_for(self, nil, node) ~= WAKE then check.raise("resumed by hand while it waited for the mutex") end
     hold(self, node.value)
   end
-  local owner = task.current()
-  return hold_during(function()
-    let_go(self, owner)
-  end, fn, ...)
+  return hold_during(let_go, fn, ...)
 end
 
 function Mutex:__tostring()

@@ -81,8 +81,9 @@ bodies[body], bodies[body_with_arguments], bodies[primed_body] = true, true, tru
 --- Makes a task that is to be started; returns the node to start it with.
 local function prime(origin, fn, ...)
   local co = create(primed_body)
-  local node = { co = co }
-  resume(co, origin, node, fn, ...)
+  local node = { co = co, timer = false }
+  local ok, err = resume(co, origin, node, fn, ...)
+  if not ok then error(err, 0) end -- there was no memory for its arguments
   return node
 end
 
@@ -179,7 +180,7 @@ end
 local function schedule(co, ...)
   co = task_of(co)
   adopt(co)
-  local node = { co = co, args = pack(...) }
+  local node = { co = co, args = pack(...), timer = false }
   wait.replace(co, node)
   if status(co) == "suspended" and not node.is_in_wait then node.is_marked = native.mark(co, node) end
   return node
@@ -324,7 +325,9 @@ function task.join(co)
   end
   local cycle = wait.find_cycle(task_of(wait.current()), co)
   if cycle then raise(cycle) end
-  return joined(co, waiters.wait(outcome.watch(co).joiners, nil, { joins = co }))
+  local node = waiters.node()
+  node.joins = co
+  return joined(co, waiters.wait(outcome.watch(co).joiners, nil, node))
 end
 
 --- How many tasks were seen to end.

@@ -4,14 +4,17 @@ local native, compat, check, loop = ...
 
 local select, type = select, type
 local pack, unpack = compat.pack, compat.unpack
-local callbacks, overlapping, waiting = loop.callbacks, loop.overlapping, loop.waiting
+local overlapping = loop.overlapping
 local set_timeout, set_interval, set_immediate = native.set_timeout, native.set_interval, native.set_immediate
 
 local timer = {}
 
---- A function that calls `fn` with these arguments, nils included.
-local function bind(fn, count, ...)
-  if count == 1 then
+--- What calls `fn` with these arguments, nils included: `fn` itself if there are none.
+local function bound(fn, ...)
+  local count = select("#", ...)
+  if count == 0 then
+    return fn
+  elseif count == 1 then
     local a = ...
     return function()
       return fn(a)
@@ -31,10 +34,7 @@ end
 --- What the raw functions leave to Lua: further arguments, callable tables, mistakes.
 local function set_slowly(fn, ms, ...)
   check.callable(fn, 1, "setTimeout")
-  local id, slot, count = set_timeout(ms, ...)
-  if not id then check.bad_argument(2, "setTimeout", "number", ms) end
-  callbacks[slot] = count == 0 and fn or bind(fn, count, ...)
-  return id
+  return set_timeout(bound(fn, ...), ms) or check.bad_argument(2, "setTimeout", "number", ms)
 end
 
 local function clear_slowly(id)
@@ -42,17 +42,19 @@ local function clear_slowly(id)
 end
 
 timer.setTimeout, timer.clearTimeout =
-  native.timer_functions(callbacks, overlapping, waiting, set_slowly, clear_slowly)
+  native.timer_functions(loop.callbacks, overlapping, loop.waiting, set_slowly, clear_slowly)
 -- One function under three names: timers and immediates share their ids.
 timer.clearInterval, timer.clearImmediate = timer.clearTimeout, timer.clearTimeout
 
-local missed_modes = { skip = true, burst = true, delay = true }
+-- As the native numbers them.
+local SKIP = 0
+local missed_modes = { skip = SKIP, burst = 1, delay = 2 }
 
 --- The period and the ways of an interval, from what stands in place of `ms`.
 local function interval_options(options)
-  if type(options) ~= "table" then return options, "skip", false end
-  local missed = options.missed == nil and "skip" or options.missed
-  if not missed_modes[missed] then
+  if type(options) ~= "table" then return options, SKIP, false end
+  local missed = options.missed == nil and SKIP or missed_modes[options.missed]
+  if not missed then
     check.raise("bad argument #2 to 'setInterval' (field 'missed' must be \"skip\", \"burst\" or \"delay\")")
   end
   if type(options.ms) ~= "number" or options.ms ~= options.ms then
@@ -64,26 +66,25 @@ end
 function timer.setInterval(fn, ms, ...)
   if type(fn) ~= "function" then check.callable(fn, 1, "setInterval") end
   local period, missed, overlap = interval_options(ms)
-  local id, slot, count = set_interval(period, missed, ...)
-  if not id then check.bad_argument(2, "setInterval", "number", ms) end
-  callbacks[slot] = count == 0 and fn or bind(fn, count, ...)
-  if overlap then overlapping[slot] = true end
-  return id
+  return set_interval(bound(fn, ...), period, missed, overlap and overlapping)
+    or check.bad_argument(2, "setInterval", "number", ms)
 end
 
 function timer.setImmediate(fn, ...)
   if type(fn) ~= "function" then check.callable(fn, 1, "setImmediate") end
-  local id, slot, count = set_immediate(...)
-  callbacks[slot] = count == 0 and fn or bind(fn, count, ...)
+  local id = set_immediate(bound(fn, ...))
   loop.has_immediates = true
   return id
 end
 
 function timer.queueMicrotask(fn, ...)
   if type(fn) ~= "function" then check.callable(fn, 1, "queueMicrotask") end
-  local count = select("#", ...)
-  local is_plain = count == 0 and type(fn) == "function"
-  loop.queue_microtask(is_plain and fn or bind(fn, count, ...))
+  if type(fn) == "function" then return loop.queue_microtask(bound(fn, ...)) end
+  -- A table that can be called would be taken for one that reacts.
+  local arguments = pack(...)
+  loop.queue_microtask(function()
+    fn(unpack(arguments, 1, arguments.n))
+  end)
 end
 
 local function check_id(id, name)

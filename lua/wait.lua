@@ -25,7 +25,7 @@ local native, compat, check, fifo = ...
 local error, ipairs, pairs, select, setmetatable, type = error, ipairs, pairs, select, setmetatable, type
 local resume, status, yield = coroutine.resume, coroutine.status, coroutine.yield
 local running, isyieldable = compat.running, compat.isyieldable
-local callbacks, set_wake, clear = native.callbacks, native.set_wake, native.clear
+local callbacks, set_timer, clear_timer = native.callbacks, native.set_wake, native.clear
 local sleep, here, native_token_of = native.sleep, native.here, native.token_of
 local raise = check.raise
 
@@ -56,6 +56,8 @@ local wait = {
   --- Coroutines that were resumed by `scheduler.coroutine`, with who did so last.
   carried_in = setmetatable({}, { __mode = "kv" }),
   pending = pending,
+  --- Sets a timer that wakes a coroutine or a node after so many seconds; returns its id.
+  set_timer = set_timer,
   microtasks = fifo.new(),
   --- Coroutines that were woken or started.
   resumed = 0,
@@ -128,9 +130,9 @@ end
 
 --- Queues a node, whose coroutine goes on with WAKE, or raises `node.err` if `node.is_interrupted`.
 function wait.make_ready(node)
-  odd = odd + 1
-  push_ready(node)
   wait.tell_host()
+  push_ready(node)
+  odd = odd + 1
 end
 
 --- Takes out of `next_turn` what is not to wait there any more; returns how many are left.
@@ -303,20 +305,6 @@ wait.is_queued = is_queued
 --- Whether a coroutine with this token may be in the ready queue by now.
 function wait.is_ready_now(token)
   return is_queued(token) and token ~= this_turn
-end
-
---- Sets a timer that wakes `sleeper`, a coroutine or a node.
-local function set_timer(sleeper, seconds)
-  local id, slot = set_wake(seconds)
-  callbacks[slot] = sleeper
-  return id
-end
-
-wait.set_timer = set_timer
-
-local function clear_timer(id)
-  local slot = clear(id)
-  if slot then callbacks[slot] = nil end
 end
 
 --- Takes a node out of the places where it is to be woken, since its coroutine goes on.

@@ -22,28 +22,51 @@ local waiters = {
 
 local lists = waiters.lists
 
+--- A node. It has all fields from the beginning: when it is linked, and when it is woken, there may be no memory.
+function waiters.node()
+  return {
+    co = false,
+    list = false,
+    before = false,
+    after = false,
+    give_back = false,
+    woken = false,
+    value = false,
+    number = false,
+  }
+end
+
 --- Takes a node out of its list.
 local function remove(node)
   local list, before, after = node.list, node.before, node.after
-  node.list, node.before, node.after = nil, nil, nil
+  node.list, node.before, node.after = false, false, false
   waiters.waiting = waiters.waiting - 1
   if before then before.after = after else list.first = after end
   if after then after.before = before else list.last = before end
-  if not before and not after and not list.what then lists[list] = nil end
+  if not before and not after and not list.what then lists[list], list.is_noted = nil, false end
 end
 
 function waiters.new(give_back, what, of)
-  return { give_back = give_back, what = what, of = of, remove = remove, woken = 0 }
+  return {
+    give_back = give_back,
+    what = what,
+    of = of,
+    remove = remove,
+    first = false,
+    last = false,
+    woken = 0,
+    is_noted = false,
+  }
 end
 
---- Notes a list in which somebody waits for the first time.
+--- Notes a list in which somebody is to wait for the first time.
 local function note(list)
-  list.is_noted, lists[list] = true, true
+  lists[list] = true
+  list.is_noted = true
 end
 
 local function push(list, node)
   local last = list.last
-  if not last and not list.is_noted then note(list) end
   waiters.waiting = waiters.waiting + 1
   node.list, node.before, list.last = list, last, node
   if last then last.after = node else list.first = node end
@@ -56,21 +79,36 @@ local function push_front(list, node)
   node.list, node.after, list.first, first.before = list, first, node, node
 end
 
+--- Puts the node of a coroutine that is about to be suspended into a list, for so many seconds at the most.
+local function enter(list, seconds, node, co)
+  node.co, node.give_back = co, list.give_back
+  if not list.is_noted then note(list) end
+  if seconds then
+    node.timer = false -- to have a field for it is to take memory
+    node.timer = set_timer(node, seconds)
+  end
+  -- Nothing from here on takes memory: it is in the list, or nothing is done.
+  if node.goes_first then push_front(list, node) else push(list, node) end
+end
+
+waiters.enter = enter
+
 --- Waits in a list, for so many seconds at the most. Returns WAKE, or what somebody passed to `resume`. After WAKE,
 --- `node.woken` tells whether it was woken, with `node.value`, or has timed out. With `node.goes_first` it comes before
 --- those that wait there by now.
 function waiters.wait(list, seconds, node)
   local co = current()
-  node.co, node.give_back = co, list.give_back
-  if node.goes_first then push_front(list, node) else push(list, node) end
-  if seconds then node.timer = set_timer(node, seconds) end
+  node = node or waiters.node()
+  enter(list, seconds, node, co)
   return suspend(node, co)
 end
 
 --- Waits in a list until woken, whatever else happens. Returns the error that the wait would have been interrupted
 --- with; `on_interruption` is called with it at once.
 function waiters.wait_through(list, on_interruption)
-  local node = { co = current("shielded"), is_firm = true }
+  local node = waiters.node()
+  node.co, node.is_firm = current("shielded"), true
+  if not list.is_noted then note(list) end
   push(list, node)
   return wait.suspend_through(node, node.co, function(co, interruption)
     node.co = co
@@ -86,7 +124,7 @@ function waiters.is_any(list)
   while node and not tells_yieldable and node.co ~= MAIN and token_of(node.co) ~= node do
     node = node.after
   end
-  return node ~= nil
+  return node ~= false
 end
 
 --- Wakes the first of a list with a value, and returns true; false if nobody waits. `number` tells when the value was
@@ -94,13 +132,13 @@ end
 function waiters.wake_first(list, value, number)
   local node = list.first
   if not node then return false end
+  make_ready(node) -- this alone can fail
   leave(node)
   if not number then
     number = list.woken + 1
     list.woken = number
   end
   node.woken, node.value, node.number = true, value, number
-  make_ready(node)
   return true
 end
 

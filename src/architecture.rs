@@ -19,6 +19,7 @@ const UNSAFE_FILES: &[&str] = &[
     "binding/raw/coroutine.rs",
     "binding/raw/job.rs",
     "binding/raw/mod.rs",
+    "binding/raw/place.rs",
     "binding/raw/reserve.rs",
     "binding/raw/task.rs",
     "binding/raw/timer.rs",

@@ -126,7 +126,69 @@ local PROGRAMS = {
     if not ok then error(err, 0) end
     same(true, has_ended)
   ]],
+  ["calls that hold a lock"] = [[
+    local task, shared = scheduler.task, scheduler.shared.mutex()
+    local semaphore, mutex = scheduler.semaphore(1), scheduler.mutex()
+    local ok, err = pcall(function()
+      for _ = 1, 2 do
+        task.spawn(function() semaphore:with(task.wait, 0) end)
+        task.spawn(function() mutex:with(task.wait, 0) end)
+        task.spawn(function() shared:with(task.wait, 0) end)
+      end
+    end)
+    local has_run, failure_of_run = pcall(scheduler.run)
+    if not has_run then pcall(scheduler.run) end
+    if semaphore:available() ~= 1 then error("wrong: a permit is lost") end
+    if mutex:is_locked() or not shared:try_lock() then error("wrong: a lock is lost") end
+    if not ok then error(err, 0) end
+    if not has_run then error(failure_of_run, 0) end
+  ]],
+  ["a queue"] = [[
+    local task, queue, pushed, popped = scheduler.task, scheduler.queue(1), 0, 0
+    local function push(n) if queue:push(n) then pushed = pushed + n end end
+    for n = 1, 3 do task.spawn(push, n) end
+    for _ = 1, 3 do task.spawn(function() popped = popped + queue:pop() end) end
+    pcall(scheduler.run)
+    scheduler.poll()
+    while queue:len() > 0 do popped = popped + queue:pop() end
+    if pushed > popped then error("wrong: " .. pushed .. " pushed, " .. popped .. " popped") end
+    same(6, popped)
+  ]],
+  ["timers with arguments"] = [[
+    local count, id = 0, nil
+    local function tick(n) count = count + n if count >= 3 then scheduler.clearInterval(id) end end
+    id = scheduler.setInterval(tick, { ms = 0, missed = "delay", overlap = true }, 1)
+    scheduler.setTimeout(scheduler.setTimeout, 0, function() end, 0)
+    scheduler.setImmediate(tick, 0)
+    scheduler.task.delay(0, tick, 0)
+    scheduler.run()
+    same(3, count)
+  ]],
+  ["select"] = [[
+    local a, b, got = scheduler.channel(), scheduler.channel(1), nil
+    scheduler.task.spawn(scheduler.select, { { a, "send", 1 }, timeout = 1 })
+    scheduler.task.spawn(function()
+      local _, value = scheduler.select({ { b, "recv" }, { a, "recv" }, timeout = 1 })
+      got = value
+    end)
+    scheduler.run()
+    same(1, got)
+  ]],
+  ["shared memory"] = [[
+    local shared = scheduler.shared
+    local atomic, dictionary, buffer = shared.atomic(1), shared.table(), shared.buffer("i32", 4)
+    dictionary:set("key", { 1, "text" })
+    buffer:set(1, atomic:add(6))
+    local value = dictionary:get("key")
+    same("text", value and value[2])
+    local function add(a, b) return a:add(1) + b:get(1) end
+    same(15, scheduler.await(scheduler.parallel.run(add, atomic, buffer)))
+  ]],
 }
+
+-- Where one allocation that fails is one error, as the collector is not asked first, two of them are two errors in a
+-- row: to let go of what is held may then fail as well.
+local ONCE_ONLY = (_VERSION == "Lua 5.1") and { ["calls that hold a lock"] = true } or {}
 
 local function names()
   local sorted = {}
@@ -140,7 +202,8 @@ end
 describe("a state whose allocator fails", function()
   for _, failures in ipairs({ 1, 2 }) do
     for _, name in ipairs(names()) do
-      it(("%s, at any moment: %s works or raises"):format(failures == 1 and "once" or "twice", name), function()
+      local define = failures > 1 and ONCE_ONLY[name] and function() end or it
+      define(("%s, at any moment: %s works or raises"):format(failures == 1 and "once" or "twice", name), function()
         local first = math.random(1, STEP)
         local result = child.host_without_memory(program(PROGRAMS[name]), failures, STEP, first)
         assert.are.equal("", result.err)

@@ -7,7 +7,7 @@ use std::sync::{Arc, Weak};
 use mlua::{AnyUserData, IntoLuaMulti, Lua, MultiValue, Result, Table, UserData, Value};
 
 use super::shared::{JobHandle, PoolHandle, This};
-use super::{Natives, pool};
+use super::{Natives, pool, userdata};
 use crate::vm::Vm;
 use crate::vm::transfer::{Transfer, decode, encode, words};
 use crate::worker::{Completion, Environment, Failure, JobNumber, Mapped, Message, Outcome, Pool, Refusal, Request};
@@ -57,12 +57,12 @@ pub fn add(natives: &Natives, transfer: &Rc<Transfer>, sender: &Rc<Sender>) -> R
     natives.add_raising("map_function", {
         let transfer = Rc::clone(transfer);
         move |lua, _, list: Table| match encode(lua, &transfer, "argument", &list, 1) {
-            Ok(function) => Ok((Some(lua.create_userdata(MappedFunction(Mapped::new(function)))?), None)),
+            Ok(function) => Ok((Some(userdata::create(lua, MappedFunction(Mapped::new(function)))?), None)),
             Err(refused) => Ok((None, Some(refused.to_string()))),
         }
     })?;
     natives.add_raising("share_job", |lua, vm, number: JobNumber| {
-        vm.share_job(number).map(|job| lua.create_userdata(JobHandle(job))).transpose()
+        vm.share_job(number).map(|job| userdata::create(lua, JobHandle(job))).transpose()
     })?;
     natives.add("join_job", |_, vm, job: This<JobHandle>| Some(vm.join_job(&job.left()?.0)))?;
     natives.add("cancel_job", |_, vm, number: JobNumber| vm.cancel_job(number))?;

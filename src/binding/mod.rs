@@ -15,6 +15,7 @@ mod raw;
 mod shared;
 mod timer;
 mod turn;
+mod userdata;
 mod worker;
 
 use std::collections::BTreeMap;
@@ -118,11 +119,13 @@ fn load(lua: &Lua) -> Result<Table> {
     #[cfg(feature = "fuzz")]
     fuzz::add(lua, &transfer)?;
     raw::guard_functions(lua, &natives.vm, &natives.table)?;
-    let (callbacks, waiting) = (lua.create_table()?, lua.create_table()?);
     raw::turn::add_functions(lua, &vm, &natives.table)?;
     raw::job::add_functions(lua, &vm, &sender, &natives.table)?;
     let numbers = shared::channel::numbers(lua)?;
     raw::channel::add_functions(lua, &natives.vm, &natives.table, &numbers)?;
+    let (callbacks, waiting) = (lua.create_table()?, lua.create_table()?);
+    raw::place::add_functions(lua, &vm, &natives.table)?;
+    raw::timer::add_functions(lua, &vm, &natives.table, &callbacks)?;
     raw::task::add_functions(lua, &natives.vm, &natives.table, &callbacks, &waiting)?;
     natives.table.raw_set("callbacks", callbacks)?;
     natives.table.raw_set("waiting", waiting)?;

@@ -5,7 +5,7 @@ use std::io::{Write, stderr};
 use indicatif::{ProgressBar, ProgressStyle};
 use mlua::{AnyUserData, Result, UserData};
 
-use super::Natives;
+use super::{Natives, userdata};
 
 struct Bar(ProgressBar);
 
@@ -45,7 +45,7 @@ fn new_bar(total: Option<u64>) -> ProgressBar {
 }
 
 pub fn add(natives: &Natives) -> Result<()> {
-    natives.add_raising("progress_start", |lua, _, total: Option<u64>| lua.create_userdata(Bar(new_bar(total))))?;
+    natives.add_raising("progress_start", |lua, _, total: Option<u64>| userdata::create(lua, Bar(new_bar(total))))?;
     natives.add("progress_set", |_, _, (bar, done): (AnyUserData, u64)| {
         if let Ok(bar) = bar.borrow::<Bar>() {
             bar.0.set_position(done);

@@ -31,7 +31,7 @@ use std::sync::atomic::{AtomicBool, AtomicPtr, AtomicU32, AtomicU64, Ordering::R
 
 use mlua::{IntoLua, Lua, Result, ffi};
 
-use super::origin::OWN_CHUNKS;
+use super::OWN_CHUNKS;
 use crate::runtime::signal::{OnSignal, Signalled, Signaller};
 
 /// After an interruption that was caught, code has so many instructions until the next, then half as many, and so on

@@ -8,7 +8,6 @@ pub mod decode;
 pub mod encode;
 pub mod functions;
 pub mod interrupt;
-pub mod origin;
 pub mod places;
 pub mod raw;
 pub mod state;
@@ -30,6 +29,9 @@ use crate::worker::{Completion, Job, JobNumber, Message, Outcome, Pool, Refusal,
 use channels::{Channels, Waited};
 use places::Places;
 use watch::Watch;
+
+/// What the names of the module's own chunks begin with.
+pub const OWN_CHUNKS: &[u8] = b"=[scheduler]";
 
 /// A park takes several microseconds of work. Timers that were set in a row are due in a row, microseconds apart: those
 /// of this span (ns) share one wake-up.

@@ -20,6 +20,7 @@ pub mod channel;
 #[cfg(not(feature = "luajit"))]
 pub mod coroutine;
 pub mod job;
+pub mod place;
 mod reserve;
 pub mod task;
 pub mod timer;
@@ -30,13 +31,15 @@ pub mod worker;
 use std::ffi::{CStr, c_char, c_int};
 use std::mem::MaybeUninit;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::ptr;
 use std::rc::Rc;
 
 use mlua::{Function, Lua, Result, Table, ffi};
 
 use crate::engine::Origin;
-use crate::vm::Vm;
-use crate::vm::origin::OWN_CHUNKS;
+use crate::vm::{OWN_CHUNKS, Vm};
+
+use self::reserve::{ROOM_OF_METATABLE, ROOM_OF_MODULE};
 
 /// What the upvalues of the functions are: the VM's handle first, then mostly a table.
 const HANDLE: c_int = ffi::lua_upvalueindex(1);
@@ -106,7 +109,7 @@ pub unsafe extern "C-unwind" fn luaopen_scheduler(state: *mut ffi::lua_State) ->
             }
         }
         Lua::entrypoint1(state, move |lua| {
-            reserve::with_reserve(state, || super::open(lua))
+            reserve::with_reserve(state, ROOM_OF_MODULE, || super::open(lua))
                 .unwrap_or_else(|| Err(mlua::Error::runtime("not enough memory")))
         })
     }
@@ -130,8 +133,22 @@ unsafe fn get_raw(state: *mut ffi::lua_State, name: &CStr) {
 /// Called in a C function that Lua runs.
 unsafe fn attach(state: *mut ffi::lua_State) -> bool {
     // SAFETY: the state is valid, and what mlua does with it here is protected, or too little to exceed the reserve.
-    let attach = || unsafe { reserve::with_reserve(state, || Lua::get_or_init_from_ptr(state)).is_some() };
+    let attach =
+        || unsafe { reserve::with_reserve(state, ROOM_OF_MODULE, || Lua::get_or_init_from_ptr(state)).is_some() };
     catch_unwind(AssertUnwindSafe(attach)).unwrap_or(false)
+}
+
+/// Calls `run`, in which mlua may make a metatable, with a reserve of memory; `None` if there is not enough for that.
+///
+/// # Errors
+/// If there is not enough memory to begin.
+pub fn with_reserve<T>(lua: &Lua, run: impl FnOnce() -> T) -> Result<Option<T>> {
+    let mut running = ptr::null_mut();
+    // SAFETY: to note the state cannot raise; it is valid as long as the function that it runs.
+    unsafe {
+        lua.exec_raw::<()>((), |state| running = state)?;
+        Ok(reserve::with_reserve(running, ROOM_OF_METATABLE, run))
+    }
 }
 
 /// Replaces each function in `natives` by one that raises when the state is closing, where mlua's have been finalized
@@ -159,12 +176,18 @@ pub fn guard_functions(lua: &Lua, vm: &Rc<Vm>, natives: &Table) -> Result<()> {
 /// Calls its second upvalue, unless the state is closing.
 unsafe extern "C-unwind" fn guard(state: *mut ffi::lua_State) -> c_int {
     // SAFETY: the upvalues are as `guard_functions` sets them. No local of this frame has a destructor.
+    unsafe { if vm(state).is_none() { closing(state) } else { call_upvalue(state, GUARDED) } }
+}
+
+/// Raises that the state is closing.
+///
+/// # Safety
+/// Nothing in the frames up to Lua has a destructor.
+unsafe fn closing(state: *mut ffi::lua_State) -> c_int {
+    // SAFETY: pushing may raise, as `lua_error` does.
     unsafe {
-        if vm(state).is_none() {
-            ffi::lua_pushstring(state, c"scheduler: the Lua state is closing".as_ptr());
-            ffi::lua_error(state);
-        }
-        call_upvalue(state, GUARDED)
+        ffi::lua_pushstring(state, c"scheduler: the Lua state is closing".as_ptr());
+        ffi::lua_error(state)
     }
 }
 

@@ -11,7 +11,10 @@ use std::ptr;
 use mlua::ffi;
 
 /// More than `require` needs.
-const ROOM: usize = 512 << 10;
+pub const ROOM_OF_MODULE: usize = 512 << 10;
+
+/// More than the metatable of a userdata needs, and the methods that are loaded for it.
+pub const ROOM_OF_METATABLE: usize = 128 << 10;
 
 /// Large enough for what mlua allocates without protection: closures, metatables, the stack of a coroutine.
 const BLOCK: usize = 16 << 10;
@@ -25,19 +28,19 @@ struct Reserve {
 }
 
 impl Reserve {
-    /// Takes the blocks; `None` if the host has not enough memory.
+    /// Takes the blocks; `None` if the host has not so much memory, in bytes, and these.
     ///
     /// # Safety
     /// The allocator and its data are those of a Lua state whose thread this is.
-    unsafe fn new(allocator: ffi::lua_Alloc, data: *mut c_void) -> Option<Box<Self>> {
+    unsafe fn new(allocator: ffi::lua_Alloc, data: *mut c_void, room: usize) -> Option<Box<Self>> {
         let mut reserve = Box::new(Reserve { allocator, data, blocks: [ptr::null_mut(); BLOCKS] });
         // SAFETY: as Lua itself calls an allocator: no block and no size, then the block with its size to free it.
         unsafe {
-            let room = allocator(data, ptr::null_mut(), 0, ROOM);
-            if room.is_null() {
+            let all = allocator(data, ptr::null_mut(), 0, room);
+            if all.is_null() {
                 return None;
             }
-            allocator(data, room, ROOM, 0);
+            allocator(data, all, room, 0);
             for block in &mut reserve.blocks {
                 *block = allocator(data, ptr::null_mut(), 0, BLOCK);
             }
@@ -101,16 +104,16 @@ impl Drop for Restore {
     }
 }
 
-/// Calls `run` with a reserve of memory; `None` if there is not enough for that.
+/// Calls `run`, which needs so much memory in bytes, with a reserve; `None` if there is not enough for that.
 ///
 /// # Safety
 /// The state is that of the running C function, whose thread this is.
-pub unsafe fn with_reserve<T>(state: *mut ffi::lua_State, run: impl FnOnce() -> T) -> Option<T> {
+pub unsafe fn with_reserve<T>(state: *mut ffi::lua_State, room: usize, run: impl FnOnce() -> T) -> Option<T> {
     // SAFETY: the state is valid; its allocator is taken as it is, and given back as it was.
     unsafe {
         let mut data = ptr::null_mut();
         let allocator = ffi::lua_getallocf(state, &raw mut data);
-        let reserve = Box::into_raw(Reserve::new(allocator, data)?);
+        let reserve = Box::into_raw(Reserve::new(allocator, data, room)?);
         ffi::lua_setallocf(state, allocate, reserve.cast());
         let _restore = Restore(state, reserve);
         Some(run())

@@ -4,7 +4,7 @@ use std::rc::{Rc, Weak};
 
 use mlua::{AnyUserData, Error, IntoLuaMulti, Lua, Result, Table, Value};
 
-use super::super::Natives;
+use super::super::{Natives, userdata};
 use super::stored::scalar_to_lua;
 use super::{Channel, This, from_handle};
 use crate::vm::Vm;
@@ -62,7 +62,7 @@ pub fn create(lua: &Lua, hold: Hold) -> Result<AnyUserData> {
     let vm = lua.app_data_ref::<Weak<Vm>>().and_then(|vm| vm.upgrade());
     let vm = vm.ok_or_else(|| Error::runtime("the Lua state is closing"))?;
     let number = hold.channel().number();
-    let userdata = lua.create_userdata(Channel(vm.channels.join(hold)))?;
+    let userdata = userdata::create(lua, Channel(vm.channels.join(hold)))?;
     lua.named_registry_value::<Table>(NUMBERS)?.raw_set(&userdata, number)?;
     Ok(userdata)
 }
@@ -144,8 +144,11 @@ fn values_of(lua: &Lua, transfer: &Transfer, message: &Stored) -> Result<(i64, V
         Stored::Message(message) => decode(lua, transfer, message).map(|list| (status::DONE_LIST, Value::Table(list))),
     };
     value.or_else(|error| {
-        let reason = lua.create_string(format!("the message cannot be taken: {error}"))?;
-        Ok((status::FAILED, Value::String(reason)))
+        let reason = format!("the message cannot be taken: {error}");
+        match lua.create_string(&reason) {
+            Ok(reason) => Ok((status::FAILED, Value::String(reason))),
+            Err(_) => Err(Error::runtime(reason)),
+        }
     })
 }
 
@@ -177,9 +180,7 @@ fn add_waiting(natives: &Natives, transfer: &Rc<Transfer>) -> Result<()> {
         Some((case, done)) => case_values(lua, &shared, Waited::Now(case, done)),
         None => Ok((status::NOT_NOW, 0, Value::Nil)),
     })?;
-    natives.add("channel_drop_cases", |_, vm, ()| vm.channels.keep(Vec::new()))?;
-    natives.add("channel_withdraw", |_, vm, place: Place| vm.channels.withdraw(place))?;
-    natives.add("channel_give_up", |_, vm, place: Place| vm.channels.give_up(place))
+    natives.add("channel_drop_cases", |_, vm, ()| vm.channels.keep(Vec::new()))
 }
 
 /// The cases of a list of channels and messages in turn; in the place of a message is false for one that receives.

@@ -13,7 +13,7 @@ use std::sync::Arc;
 
 use mlua::{AnyUserData, Either, Function, Lua, Result, Table, UserData, UserDataFields, UserDataRef, Value};
 
-use super::Natives;
+use super::{Natives, userdata};
 use crate::vm::channels::Member;
 use crate::vm::transfer::{HAS_INTEGERS, Transfer};
 use crate::worker::{Handle, Job, Pool, shared};
@@ -133,17 +133,17 @@ pub fn from_handle(lua: &Lua, handle: Handle) -> Result<Value> {
     if let Some(userdata) = arrived.raw_get::<Option<AnyUserData>>(&key)? {
         return Ok(Value::UserData(userdata));
     }
-    let userdata = match handle {
-        Handle::Atomic(atomic) => lua.create_userdata(Atomic(atomic))?,
-        Handle::Buffer(buffer) => lua.create_userdata(Buffer(buffer))?,
-        Handle::Table(table) => lua.create_userdata(Dictionary(table))?,
-        Handle::Mutex(mutex) => lua.create_userdata(Mutex(mutex))?,
-        Handle::Pool(pool) => lua.create_userdata(PoolHandle(pool))?,
-        Handle::Job(job) => lua.create_userdata(JobHandle(job))?,
+    let created = match handle {
+        Handle::Atomic(atomic) => userdata::create(lua, Atomic(atomic))?,
+        Handle::Buffer(buffer) => userdata::create(lua, Buffer(buffer))?,
+        Handle::Table(table) => userdata::create(lua, Dictionary(table))?,
+        Handle::Mutex(mutex) => userdata::create(lua, Mutex(mutex))?,
+        Handle::Pool(pool) => userdata::create(lua, PoolHandle(pool))?,
+        Handle::Job(job) => userdata::create(lua, JobHandle(job))?,
         Handle::Channel(hold) => channel::create(lua, hold)?,
     };
-    arrived.raw_set(key, &userdata)?;
-    Ok(Value::UserData(userdata))
+    arrived.raw_set(key, &created)?;
+    Ok(Value::UserData(created))
 }
 
 pub fn add(natives: &Natives, transfer: &Rc<Transfer>) -> Result<()> {

@@ -6,7 +6,6 @@ use mlua::Result;
 
 use super::super::Natives;
 use super::{Mutex, This, from_handle};
-use crate::worker::shared::Place;
 use crate::worker::{Handle, shared};
 
 pub fn add(natives: &Natives) -> Result<()> {
@@ -23,6 +22,5 @@ pub fn add(natives: &Natives) -> Result<()> {
         vm.places.take(place, Arc::clone(&this.0), !is_held);
         (Some(place), is_held)
     })?;
-    natives.add("mutex_leave", |_, vm, place: Place| vm.places.leave(place))?;
     natives.add("mutex_is_locked", |_, _, this: This<Mutex>| Some(this.left()?.0.is_locked()))
 }

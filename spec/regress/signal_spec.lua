@@ -3,17 +3,18 @@
 
 local child = require("spec.support.child")
 
--- `io.popen`, unlike `os.execute`, leaves the signals of the process alone. The killer gives up with the process.
+-- `io.popen`, unlike `os.execute`, leaves the signals of the process alone. The killer gives up with the process; each
+-- second before that it sends the signal `again`, if there is one.
 local SIGNAL = [[
-  local function signal(name, seconds)
-    local line = "(sleep %s; kill -%s $PPID; for i in 1 2 3 4 5 6 7 8; do sleep 1; kill -0 $PPID || exit; done; "
+  local function signal(name, seconds, again)
+    local line = "(sleep %s; kill -%s $PPID; for i in 1 2 3 4 5 6 7 8; do sleep 1; kill -%s $PPID || exit; done; "
       .. "kill -KILL $PPID) >/dev/null 2>&1 &"
-    io.popen(line:format(seconds, name)):close()
+    io.popen(line:format(seconds, name, again or 0)):close()
   end
 ]]
 
-local function signalled(name, seconds, source)
-  return child.script(SIGNAL .. ("signal(%q, %s) "):format(name, seconds) .. source)
+local function signalled(name, seconds, source, again)
+  return child.script(SIGNAL .. ("signal(%q, %s, %q) "):format(name, seconds, again or "0") .. source)
 end
 
 -- In which a program can be when a signal comes.
@@ -67,9 +68,9 @@ end)
 describe("SIGINT", function()
   for _, moment in ipairs(MOMENTS) do
     it(moment[1] .. " raises 'interrupted!' in the stock interpreter", function()
-      local result = signalled("INT", 0.05, moment[2])
+      -- LuaJIT's hook hits whatever coroutine runs: the error may be one callback's, and not be seen. It takes another.
+      local result = signalled("INT", 0.05, moment[2], jit and "INT")
       assert.are.equal(1, result.code)
-      -- LuaJIT's hook, which hits any coroutine, may end one without its error being seen.
       if not jit then assert.matches("interrupted!", result.err) end
     end)
   end

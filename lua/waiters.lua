@@ -22,14 +22,14 @@ local waiters = {
 
 local lists = waiters.lists
 
---- A node. It has all fields from the beginning: when it is linked, and when it is woken, there may be no memory.
+--- A node. It has all fields from the beginning that are needed when it is linked, and when it is woken: there may be
+--- no memory then. One more makes eight, which is what fits before Lua doubles the table.
 function waiters.node()
   return {
     co = false,
     list = false,
     before = false,
     after = false,
-    give_back = false,
     woken = false,
     value = false,
     number = false,
@@ -81,7 +81,8 @@ end
 
 --- Puts the node of a coroutine that is about to be suspended into a list, for so many seconds at the most.
 local function enter(list, seconds, node, co)
-  node.co, node.give_back = co, list.give_back
+  node.co = co
+  if list.give_back then node.give_back = list.give_back end
   if not list.is_noted then note(list) end
   if seconds then
     node.timer = false -- to have a field for it is to take memory

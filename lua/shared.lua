@@ -233,7 +233,7 @@ local table_count = native.table_count
 --- Raises what is wrong with a call of a method.
 local function refuse_table(self, name, key, outcome, message)
   if not table_count(self) then refuse_self(self, name, "table") end
-  if outcome == REFUSED then raise(message) end
+  if outcome == REFUSED then raise(message or "not enough memory") end -- not even for the reason
   if outcome == NESTED then
     raise("cannot change a shared table in the function of an 'update': others would wait for each other for ever")
   end

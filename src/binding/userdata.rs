@@ -6,6 +6,7 @@ use std::marker::PhantomData;
 use mlua::{AnyUserData, Error, Lua, Result, UserData};
 
 use super::raw;
+use crate::vm::NO_MEMORY;
 
 /// In the state's app data: the type has its metatable.
 struct Known<T>(PhantomData<T>);
@@ -25,7 +26,7 @@ pub fn create<T: UserData + 'static>(lua: &Lua, data: T) -> Result<AnyUserData> 
         lua.gc_collect()?;
         created = create()?;
     }
-    let userdata = created.flatten().ok_or_else(|| Error::MemoryError("not enough memory".into()))??;
+    let userdata = created.flatten().ok_or_else(|| Error::MemoryError(NO_MEMORY.into()))??;
     lua.set_app_data(Known::<T>(PhantomData));
     Ok(userdata)
 }

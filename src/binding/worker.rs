@@ -12,10 +12,10 @@ use mlua::{Error, FromLuaMulti, Function, IntoLuaMulti, Lua, LuaString, MultiVal
 
 use super::{Parts, job, open, raw, worker_chunk};
 use crate::runtime::CompletionQueue;
-use crate::vm::Vm;
 use crate::vm::interrupt::{InterruptHandle, Interrupter};
 use crate::vm::state::{State, free_reserve, limit_memory};
 use crate::vm::transfer::{Transfer, decode, encode, words};
+use crate::vm::{NO_MEMORY, Vm};
 use crate::worker::{
     Completion, Environment, Executor, Failure, Interrupt, Mapped, Message, Outcome, Request, RunNumber, Seat, Taken,
 };
@@ -321,7 +321,7 @@ impl Worker {
     fn fail_all(&self, error: &Error) {
         free_reserve();
         let kind = kind_of(error);
-        let message = if kind == "memory" { "not enough memory".into() } else { words(error) };
+        let message = if kind == "memory" { NO_MEMORY.into() } else { words(error) };
         let runs: Vec<RunNumber> = self.runs.borrow().iter().map(|run| run.number).collect();
         for run in runs {
             self.end(run, Outcome::Failed(Failure::new(kind, message.clone())));
@@ -359,7 +359,7 @@ fn kind_of(error: &Error) -> &'static str {
     match error {
         Error::MemoryError(_) => "memory",
         // The loop caught it and raised it again.
-        Error::RuntimeError(text) if text.lines().next() == Some("not enough memory") => "memory",
+        Error::RuntimeError(text) if text.lines().next() == Some(NO_MEMORY) => "memory",
         Error::CallbackError { cause, .. } | Error::WithContext { cause, .. } => kind_of(cause),
         _ => "error",
     }

@@ -6,7 +6,8 @@ use std::mem;
 
 use mlua::{Lua, Table, Value};
 
-use super::raw::walk::{Found, NO_MEMORY, Owner, START, Stop, Walk, push_bytes};
+use super::NO_MEMORY;
+use super::raw::walk::{Found, Owner, START, Stop, Walk, push_bytes};
 use super::transfer::{Kind, MAX_REBUILDS, Transfer, words};
 use crate::worker::{Handle, Message};
 

@@ -30,6 +30,9 @@ use channels::{Channels, Waited};
 use places::Places;
 use watch::Watch;
 
+/// What Lua says when memory has run out.
+pub const NO_MEMORY: &str = "not enough memory";
+
 /// What the names of the module's own chunks begin with.
 pub const OWN_CHUNKS: &[u8] = b"=[scheduler]";
 

@@ -13,6 +13,8 @@ use std::ptr;
 
 use mlua::{Error, Lua, Result, ffi};
 
+use super::NO_MEMORY;
+
 /// What Lua expects of every block.
 const ALIGN: usize = 16;
 
@@ -50,7 +52,7 @@ impl State {
     /// # Errors
     /// If there is not enough memory.
     pub fn new() -> Result<Self> {
-        let owned = Owned::new().ok_or_else(|| Error::MemoryError("not enough memory".into()))?;
+        let owned = Owned::new().ok_or_else(|| Error::MemoryError(NO_MEMORY.into()))?;
         // SAFETY: the state is valid, and closed after the `Lua` that refers to it is dropped. What runs in it can break
         // memory safety, by `debug`, FFI, bytecode and native modules; but that comes from the host's own Lua program,
         // which has all of these at hand already. The state is used on this thread only (`Lua` is not `Send`).

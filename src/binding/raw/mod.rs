@@ -37,7 +37,7 @@ use std::rc::Rc;
 use mlua::{Function, Lua, Result, Table, ffi};
 
 use crate::engine::Origin;
-use crate::vm::{OWN_CHUNKS, Vm};
+use crate::vm::{NO_MEMORY, OWN_CHUNKS, Vm};
 
 use self::reserve::{ROOM_OF_METATABLE, ROOM_OF_MODULE};
 
@@ -104,13 +104,13 @@ pub unsafe extern "C-unwind" fn luaopen_scheduler(state: *mut ffi::lua_State) ->
         if !attach(state) {
             reserve::collect(state);
             if !attach(state) {
-                ffi::lua_pushstring(state, c"not enough memory".as_ptr());
+                ffi::lua_pushlstring(state, NO_MEMORY.as_ptr().cast(), NO_MEMORY.len());
                 ffi::lua_error(state);
             }
         }
         Lua::entrypoint1(state, move |lua| {
             reserve::with_reserve(state, ROOM_OF_MODULE, || super::open(lua))
-                .unwrap_or_else(|| Err(mlua::Error::runtime("not enough memory")))
+                .unwrap_or_else(|| Err(mlua::Error::runtime(NO_MEMORY)))
         })
     }
 }

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use mlua::{Error, Function, LightUserData, Lua, Result, Table, ffi};
 
 use super::{HAS_INTEGERS, has_globals, join_upvalues, push_named};
+use crate::vm::NO_MEMORY;
 use crate::vm::decode::{Reader, malformed};
 use crate::vm::functions::Place;
 use crate::vm::transfer::{Kind, Tag, Transfer};
@@ -465,7 +466,7 @@ unsafe fn load(state: *mut ffi::lua_State, bytecode: &Bytecode) -> Progress<()> 
             return Ok(());
         }
         if result == ffi::LUA_ERRMEM {
-            return Err(Stop::Failed(Error::MemoryError("not enough memory".into())));
+            return Err(Stop::Failed(Error::MemoryError(NO_MEMORY.into())));
         }
         let mut length = 0;
         let message = ffi::lua_tolstring(state, -1, &raw mut length);

@@ -9,6 +9,7 @@ use mlua::{Function, LightUserData, Lua, Result, Table, ffi};
 
 use super::plain::{places_of_globals_and_itself, write_scalar};
 use super::{TYPE_CDATA, push_named, upvalue_id};
+use crate::vm::NO_MEMORY;
 use crate::vm::decode::Reader;
 use crate::vm::functions::Functions;
 use crate::vm::transfer::{Kind, Tag, Transfer};
@@ -45,9 +46,6 @@ unsafe extern "C-unwind" fn run(state: *mut ffi::lua_State) -> c_int {
 
 /// What a message begins with: the number of objects, 4 bytes, and the length of values and bodies, 8 bytes.
 pub const START: usize = 12;
-
-/// Why what could cross is refused all the same.
-pub const NO_MEMORY: &str = "not enough memory";
 
 /// How often the loaded modules are looked through before their addresses are noted.
 const FEW: usize = 4;

@@ -119,8 +119,10 @@ $(CHECKED:%=valgrind-%): valgrind-%: setup-deep build/checks/valgrind/%/schedule
 
 asan: $(CHECKED:%=asan-%) ## specs with AddressSanitizer
 
+# Without forks: a lock of AddressSanitizer's own allocator, held by another thread at that moment, stays locked in the
+# child for ever.
 $(CHECKED:%=asan-%): asan-%: setup-deep build/checks/asan/%/scheduler.so build/host
-	@spec/deep/asan.sh $* $(call spec_files,$(SANITIZED))
+	@spec/deep/asan.sh $* $(filter-out spec/regress/fork_spec.lua,$(call spec_files,$(SANITIZED)))
 
 programs: $(CHECKED:%=programs-%) ## programs that call anything with anything
 

@@ -1,12 +1,14 @@
--- Forked processes, with all that may be alive at that moment. (Jobs in flight, and a fork in a callback:
--- spec/close_spec.lua.)
+-- Forked processes, with all that may be alive at that moment.
 
 local child = require("spec.support.child")
 
-local function works(source)
-  local result = child.host("local scheduler = require('scheduler') local task = scheduler.task " .. source)
+local function succeeds(result)
   assert.are.equal("", result.err)
   assert.are.equal(0, result.code)
+end
+
+local function works(source)
+  succeeds(child.host("local scheduler = require('scheduler') local task = scheduler.task " .. source))
 end
 
 describe("a fork", function()
@@ -171,5 +173,81 @@ describe("a fork", function()
       scheduler.clearInterval(id)
       assert(fired > 0)
     ]])
+  end)
+end)
+
+describe("a fork with a job in flight", function()
+  local body = [[
+    local scheduler = require("scheduler")
+    local function check(who)
+      local fired = 0
+      for i = 1, 50 do scheduler.setTimeout(function() fired = fired + 1 end, i % 5) end
+      scheduler.run()
+      assert(fired == 50, who)
+      local jobs = {}
+      for i = 1, 10 do jobs[i] = scheduler.parallel.run(function(n) return n * n end, i) end
+      for i = 1, 10 do assert(scheduler.await(jobs[i]) == i * i, who) end
+      scheduler.fd()
+      scheduler.setTimeout(function() fired = fired + 1 end, 1)
+      scheduler.run()
+      assert(fired == 51, who)
+    end
+    check("before")
+    local pending = scheduler.parallel.run(function()
+      local n = 0
+      for i = 1, 2e7 do n = n + i end
+      return "done"
+    end)
+    local pid = host.fork()
+    if pid == 0 then
+      local ok, err = pcall(scheduler.await, pending)
+      assert(not ok and err.kind == "lost", "the parent's job must be lost to the child")
+      check("child")
+      local grandchild = host.fork()
+      if grandchild == 0 then check("grandchild") os.exit(7) end
+      assert(host.wait(grandchild) == 7)
+      check("child again")
+      os.exit(5, true)
+    end
+    check("parent")
+    assert(scheduler.await(pending) == "done")
+    assert(host.wait(pid) == 5)
+    check("parent again")
+  ]]
+
+  it("lets parent and child both go on", function()
+    succeeds(child.host(body))
+  end)
+
+  it("by luaposix lets parent and child both go on", function()
+    if not pcall(require, "posix") then return end -- Debian has none for Lua 5.4
+    succeeds(child.run({ "-e", [[
+      local posix = require("posix")
+      host = { fork = posix.fork, wait = function(pid) return (select(3, posix.wait(pid))) end }
+    ]] .. body }))
+  end)
+
+  it("in a callback, with the loop going on in both", function()
+    succeeds(child.host([[
+      local scheduler = require("scheduler")
+      local pid, ticks = nil, 0
+      local job = scheduler.parallel.run(function() local n = 0 for i = 1, 1e7 do n = n + i end return 1 end)
+      local id
+      id = scheduler.setInterval(function()
+        ticks = ticks + 1
+        if ticks == 10 then scheduler.clearInterval(id) end
+      end, 1)
+      scheduler.setTimeout(function() pid = host.fork() end, 2)
+      local ok, err = pcall(scheduler.run, function()
+        return scheduler.await(job)
+      end)
+      assert(ticks == 10)
+      if pid == 0 then
+        assert(not ok and err.kind == "lost")
+        os.exit(6, true)
+      end
+      assert(ok and err == 1, tostring(err))
+      assert(host.wait(pid) == 6)
+    ]]))
   end)
 end)

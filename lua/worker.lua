@@ -8,7 +8,7 @@
 
 local native, worker = ...
 
-local select, type = select, type
+local error, select, type = error, select, type
 local create, resume, running = coroutine.create, coroutine.resume, coroutine.running
 local close, status, yield = coroutine.close, coroutine.status, coroutine.yield
 local debug = debug
@@ -18,6 +18,7 @@ local pack = table.pack or function(...)
 end
 
 local take, done, done_plain = native.take, native.done, native.done_plain
+local has_too_much = native.has_too_much -- with a memory limit
 -- What comes before the values of a part, and before its results.
 local HEADER = 2
 local MOST_FUNCTIONS = 8
@@ -44,8 +45,16 @@ local function hand_in(run, list)
   if refused then native.fail(run, "error", refused) end
 end
 
+--- Raises an error if the state has more than it may. In LuaJIT that is otherwise found out at the next instruction of
+--- a job, and a C function that has returned to us has none. In Lua 5.1 the garbage of one job, which is not freed
+--- before something is refused, is no reason to refuse the next.
+local function look_at_memory()
+  if has_too_much and has_too_much() then error(NO_MEMORY, 0) end
+end
+
 --- Notes that a job has returned. What it leaves behind is dropped before anybody hears of its end.
 local function finish(run, ...)
+  look_at_memory()
   local tasks = worker.tasks
   if not tasks then return done_plain(run, ...) or hand_in(run, pack(...)) end
   if tasks.is_promise((...)) then return tasks.finish(hand_in, run, pack((...):expect())) end
@@ -87,6 +96,7 @@ local function run_part(run, this)
     if tasks and tasks.is_promise(result) then result = result:expect() end
     results[i] = result
   end
+  look_at_memory()
   this.seconds = native.elapsed(run)
   if worker.tasks then return worker.tasks.finish(hand_in_part, run, this) end
   return hand_in_part(run, this)

@@ -35,7 +35,9 @@ const UNSAFE_FILES: &[&str] = &[
     "vm/raw/plain.rs",
     "vm/raw/walk.rs",
     "runtime/signal.rs",
+    "vm/brake.rs",
     "vm/interrupt.rs",
+    "vm/memory.rs",
     "vm/state.rs",
 ];
 

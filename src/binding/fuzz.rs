@@ -6,7 +6,7 @@ use std::rc::Rc;
 
 use mlua::{Lua, LuaString, Result, Table};
 
-use crate::vm::state::limit_memory;
+use crate::vm::memory::limit_memory;
 use crate::vm::transfer::{Transfer, decode, encode};
 use crate::worker::Message;
 

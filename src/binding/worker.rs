@@ -13,7 +13,8 @@ use mlua::{Error, FromLuaMulti, Function, IntoLuaMulti, Lua, LuaString, MultiVal
 use super::{Parts, job, open, raw, worker_chunk};
 use crate::runtime::CompletionQueue;
 use crate::vm::interrupt::{InterruptHandle, Interrupter};
-use crate::vm::state::{State, free_reserve, limit_memory};
+use crate::vm::memory::{free_reserve, has_too_much, limit_memory};
+use crate::vm::state::State;
 use crate::vm::transfer::{Transfer, decode, encode, words};
 use crate::vm::{NO_MEMORY, Vm};
 use crate::worker::{
@@ -100,11 +101,12 @@ impl WorkerVm {
         state.raw_set("concurrency", seat.settings().concurrency)?;
         lua.set_app_data(Parts { vm, transfer, worker: Some(state.clone()) });
         lua.preload_module("scheduler", lua.create_function(|lua, ()| open(lua))?)?;
-        let (work, initialise) =
-            worker_chunk(&lua, "worker.lua", include_str!("../../lua/worker.lua"))?.call((natives, &state))?;
         if let Some(limit) = seat.settings().memory_limit {
             limit_memory(&lua, limit)?;
+            natives.raw_set("has_too_much", lua.create_function(|lua, ()| has_too_much(lua))?)?;
         }
+        let (work, initialise) =
+            worker_chunk(&lua, "worker.lua", include_str!("../../lua/worker.lua"))?.call((natives, &state))?;
         let vm = WorkerVm { work, worker, lua };
         vm.initialise(&initialise)?;
         Ok(vm)

@@ -284,9 +284,9 @@ unsafe fn set_hook(state: *mut ffi::lua_State, count: c_int) {
 /// Raises the error in a job that is to be stopped. Coroutines that are made while it is set inherit it, and those that
 /// were suspended with it keep it beyond the job: it then removes itself.
 unsafe extern "C-unwind" fn hook(state: *mut ffi::lua_State, activation: *mut ffi::lua_Debug) {
-    // SAFETY: Lua calls a hook with room for 20 values, and with the record of the function that runs. Asked for "S",
-    // `lua_getinfo` cannot raise. The registry holds what `Interrupter::new` has put there. Nothing in this frame has a
-    // destructor when `lua_error` leaves it.
+    // SAFETY: Lua calls a hook with room for 20 values, and with the record of the function that runs. The
+    // registry holds what `Interrupter::new` has put there. Nothing in this frame has a destructor when `lua_error` leaves
+    // it.
     unsafe {
         ffi::lua_rawgetp(state, ffi::LUA_REGISTRYINDEX, (&raw const ACTIVITY).cast());
         let activity = activity_at(state, -1);
@@ -298,8 +298,7 @@ unsafe extern "C-unwind" fn hook(state: *mut ffi::lua_State, activation: *mut ff
         if state == activity.main.load(Relaxed) {
             return;
         }
-        ffi::lua_getinfo(state, c"S".as_ptr(), activation);
-        if CStr::from_ptr((*activation).source).to_bytes().starts_with(OWN_CHUNKS) {
+        if is_own(state, activation) {
             set_hook(state, 1);
             return;
         }
@@ -307,6 +306,18 @@ unsafe extern "C-unwind" fn hook(state: *mut ffi::lua_State, activation: *mut ff
         set_hook(state, activity.next_count());
         ffi::lua_rawgetp(state, ffi::LUA_REGISTRYINDEX, (&raw const ERROR).cast());
         ffi::lua_error(state);
+    }
+}
+
+/// Whether a hook was called in one of the module's own functions.
+///
+/// # Safety
+/// The record is what Lua has called the hook with.
+pub unsafe fn is_own(state: *mut ffi::lua_State, activation: *mut ffi::lua_Debug) -> bool {
+    // SAFETY: see above. Asked for "S", `lua_getinfo` cannot raise.
+    unsafe {
+        ffi::lua_getinfo(state, c"S".as_ptr(), activation);
+        CStr::from_ptr((*activation).source).to_bytes().starts_with(OWN_CHUNKS)
     }
 }
 

@@ -3,11 +3,14 @@
 //! The Lua side (`lua/`) resumes coroutines and calls callbacks; it is given numbers by the [`Vm`] and keeps the Lua
 //! values under them. So no handle into Lua is held here, however much is scheduled.
 
+#[cfg(feature = "luajit")]
+mod brake;
 pub mod channels;
 pub mod decode;
 pub mod encode;
 pub mod functions;
 pub mod interrupt;
+pub mod memory;
 pub mod places;
 pub mod raw;
 pub mod state;

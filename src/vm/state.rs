@@ -1,42 +1,22 @@
-//! Lua states of our own, for workers, and the memory that each may take.
+//! Lua states of our own, for workers.
 //!
 //! mlua can make states as well. But where memory runs out its allocator ends the process, not the job. And it leaves
 //! its calls unprotected in them, which finalizers that raise would leave by a jump over its frames.
 
 #![expect(unsafe_code, reason = "mlua's own states do not survive the two things that are named above")]
 
-use std::alloc::{Layout, alloc, dealloc, realloc};
-use std::cell::RefCell;
-use std::ffi::c_void;
 use std::ops::Deref;
 use std::ptr;
 
 use mlua::{Error, Lua, Result, ffi};
 
 use super::NO_MEMORY;
-
-/// What Lua expects of every block.
-const ALIGN: usize = 16;
+use super::memory::{Memory, allocate};
 
 /// A Lua state that is closed when this is dropped. Nothing that is kept of it may be used after that.
 pub struct State {
     lua: Lua,
     _owned: Owned,
-}
-
-/// How much is kept back for Rust, which ends the process where Lua gets an error: so that the error can be told.
-const KEPT_BACK: usize = 1 << 20;
-
-thread_local! {
-    /// What is kept back on this thread.
-    static RESERVE: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
-}
-
-/// What a state has taken, and may take. It stays where it is in memory as long as Lua calls `allocate`.
-#[derive(Debug)]
-struct Memory {
-    used: usize,
-    limit: usize,
 }
 
 /// The state itself.
@@ -83,8 +63,7 @@ impl Deref for State {
 
 impl Owned {
     fn new() -> Option<Self> {
-        RESERVE.with_borrow_mut(|reserve| reserve.try_reserve_exact(KEPT_BACK)).ok()?;
-        let memory = Box::into_raw(Box::new(Memory { used: 0, limit: usize::MAX }));
+        let memory = Box::into_raw(Box::new(Memory::new()?));
         // SAFETY: `allocate` does what Lua asks of an allocator, and its data stays until the state is closed.
         let state = unsafe {
             #[cfg(feature = "lua55")]
@@ -116,65 +95,6 @@ impl Drop for Owned {
                 drop(Box::from_raw(self.memory));
             }
         }
-    }
-}
-
-/// From now on, what would take a worker's state beyond so many bytes is refused.
-///
-/// # Errors
-/// If Lua has an allocator of its own.
-pub fn limit_memory(lua: &Lua, bytes: usize) -> Result<()> {
-    let mut is_limited = false;
-    let limit = |state| {
-        let mut data = ptr::null_mut();
-        // SAFETY: beside our allocator lies a memory, which nobody else uses while Lua does not run.
-        unsafe {
-            if ptr::fn_addr_eq(ffi::lua_getallocf(state, &raw mut data), allocate as ffi::lua_Alloc) {
-                (*data.cast::<Memory>()).limit = bytes;
-                is_limited = true;
-            }
-        }
-    };
-    // SAFETY: nothing in it can raise.
-    unsafe { lua.exec_raw::<()>((), limit)? };
-    if is_limited { Ok(()) } else { Err(Error::MemoryControlNotAvailable) }
-}
-
-/// Frees what is kept back, now that memory has run out.
-pub fn free_reserve() {
-    RESERVE.take();
-}
-
-/// The allocator: that of the library, and null if there is no memory, or no more for this state.
-unsafe extern "C" fn allocate(data: *mut c_void, block: *mut c_void, old: usize, new: usize) -> *mut c_void {
-    // SAFETY: `data` is what `Owned::new` has given, and this thread alone uses it, during this call; `block` is null or
-    // of the size `old`, from here. Lua asks for no size that a layout refuses without being told so.
-    unsafe {
-        let memory = &mut *data.cast::<Memory>();
-        // Without a block, `old` tells what the new one is for.
-        let old = if block.is_null() { 0 } else { old };
-        let used = memory.used - old;
-        if new == 0 {
-            if !block.is_null() {
-                dealloc(block.cast(), Layout::from_size_align_unchecked(old, ALIGN));
-                memory.used = used;
-            }
-            return ptr::null_mut();
-        }
-        let Ok(layout) = Layout::from_size_align(new, ALIGN) else { return ptr::null_mut() };
-        let used = used.saturating_add(new);
-        if used > memory.limit && new > old {
-            return ptr::null_mut();
-        }
-        let allocated = if block.is_null() {
-            alloc(layout)
-        } else {
-            realloc(block.cast(), Layout::from_size_align_unchecked(old, ALIGN), new)
-        };
-        if !allocated.is_null() {
-            memory.used = used;
-        }
-        allocated.cast()
     }
 }
 

@@ -129,6 +129,9 @@ local RETRY_OPTIONS = {
   when = "function",
 }
 
+-- Retries without a pause that follow each other before the loop may turn: else they could hold it for ever.
+local RETRIES_IN_A_TURN = 100
+
 --- How long to wait before a retry: `delay * backoff ^ (retry - 1)`, at most `max_delay`, more or less by `jitter`.
 local function pause_before(retry, options)
   local seconds = (options.delay or 0) * (options.backoff or 1) ^ (retry - 1)
@@ -150,7 +153,7 @@ local function try_again(origin, fn, options, ...)
     retry = retry + 1
     if options.when and not options.when(attempt.value, retry) then return attempt end
     local seconds = pause_before(retry, options)
-    if seconds > 0 then task.wait(seconds) end
+    if seconds > 0 or retry % RETRIES_IN_A_TURN == 0 then task.wait(seconds) end
   end
 end
 

@@ -473,11 +473,14 @@ end
 
 --- What a coroutine is to be told that was carried, given what its carrier was resumed with. What the carrier was
 --- resumed with by hand is for the one inside, as if it had been resumed so.
-local function carried(token, ...)
+local function carried(co, token, ...)
   local first = ...
-  if first == WAKE then return WAKE end
+  if first == WAKE then
+    if not is_plain and is_queued(token) and doomed[co] ~= nil then return RAISE, wait.tell_doom(co) end
+    return WAKE
+  end
   if first ~= RAISE and first ~= BY_HAND then return BY_HAND, not_woken(token, ...) end
-  replaced[running()] = nil
+  replaced[co] = nil
   return ...
 end
 
@@ -487,7 +490,7 @@ function wait.carry(token, co)
     main_token = token
     return wait.turn_main()
   end
-  return carried(token, yield(pending))
+  return carried(co, token, yield(pending))
 end
 
 waiting[wait.carry] = true
@@ -534,7 +537,7 @@ function wait.interrupt(co, err)
   if status(co) ~= "suspended" then return true end
   local token = token_of(co)
   if token == nil then return false end
-  -- What was woken already has succeeded; the next wait raises.
+  -- What was woken already has succeeded; the next wait raises. Who only gives way looks again.
   if is_queued(token) or type(token) == "table" and (token.woken or token.is_interrupted) then return true end
   local node = { co = co, is_interrupted = true, err = err }
   wait.replace(co, node)
@@ -597,24 +600,31 @@ local function look_closer(co, id)
   if not id then wait.tell_host() end
 end
 
+--- Who only gives way gets nothing that could be lost: a cancellation that came meanwhile is raised there.
+local function gave_way(co, token, ...)
+  if (...) ~= WAKE then return not_woken(token, ...) end
+  if not is_plain and doomed[co] ~= nil then error(wait.tell_doom(co), 0) end
+end
+
+--- `elapsed` for who gives way for a turn.
+local function elapsed_in_turn(co, token, start, ...)
+  if not is_plain and (...) == WAKE then gave_way(co, token, WAKE) end
+  return elapsed(token, start, ...)
+end
+
 --- `task.wait`.
 function wait.sleep(seconds)
   local co, start, token = sleep(seconds)
   if not co then return sleep_slowly(seconds) end
   if not is_plain then look_closer(co, token) end
-  if not token then
-    token = this_turn
-    local last = next_turn.last + 1
-    next_turn.last, next_turn[last] = last, co
-  end
-  return elapsed(token, start, yield(pending))
+  if token then return elapsed(token, start, yield(pending)) end
+  token = this_turn
+  local last = next_turn.last + 1
+  next_turn.last, next_turn[last] = last, co
+  return elapsed_in_turn(co, token, start, yield(pending))
 end
 
 waiting[wait.sleep] = true
-
-local function gave_way(token, ...)
-  if (...) ~= WAKE then return not_woken(token, ...) end
-end
 
 --- For the main thread, and coroutines that cannot yield.
 local function give_way_slowly()
@@ -631,7 +641,7 @@ function wait.give_way()
   if last_ready == capacity then make_room() end
   last_ready = last_ready + 1
   ready[last_ready] = co
-  return gave_way(token, yield(pending))
+  return gave_way(co, token, yield(pending))
 end
 
 waiting[wait.give_way] = true

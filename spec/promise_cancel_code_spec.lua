@@ -228,7 +228,8 @@ describe("the code that works for a promise that is cancelled", function()
   it("does not go on without a protected call", function()
     local list, record = recorder()
     for _, wait in ipairs({ task.wait, coroutine.yield, function() open():expect() end,
-      function() Promise.delay(1):await() end, function() task.join(task.delay(0.001, ignore)) end }) do
+      function() Promise.delay(1):await() end, function() task.join(task.delay(0.001, ignore)) end,
+      function() task.wait(0) end, function() task.yield() end }) do
       local promise = Promise.new(function(resolve)
         wait(1)
         record("goes on")

@@ -323,9 +323,27 @@ describe("Promise.retry", function()
     end
     local fn, calls = failing(1000)
     local promise = Promise.retry(fn, math.huge)
-    advance(0)
+    for _ = 1, 10 do
+      advance(0)
+    end
     assert.are.same(resolved("success"), outcome(promise))
     assert.are.equal(1001, #calls)
+  end)
+
+  it("lets the loop turn between retries without end", function()
+    local fn, calls = failing(math.huge)
+    local promise = Promise.retry(fn, math.huge)
+    scheduler.clock.resume() -- to advance a paused one takes it to where nothing is due
+    for retries = 100, 500, 100 do
+      local others = 0
+      assert.are.equal(retries, #calls)
+      task.delay(0, function() others = others + 1 end)
+      scheduler.poll()
+      assert.are.equal(1, others)
+    end
+    promise:cancel()
+    scheduler.poll()
+    assert.are.equal(600, #calls)
   end)
 
   it("keeps all values of the last rejection", function()

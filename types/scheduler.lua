@@ -532,7 +532,8 @@ function PromiseError:getErrorChain() end
 ---How `Promise.retry` goes on.
 ---@class scheduler.RetryOptions
 ---@field times number Retries after the first attempt, at the most.
----@field delay? number Seconds before the first retry; none unless given.
+---Seconds before the first retry; none unless given. Without it the loop turns after each hundred retries, at least.
+---@field delay? number
 ---@field backoff? number What the delay is multiplied with for each further retry; 1 unless given.
 ---@field max_delay? number Seconds that a delay is at the most.
 ---@field jitter? number By which share of itself a delay is made longer or shorter by chance, 0 to 1.

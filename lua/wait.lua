@@ -19,6 +19,9 @@
 -- ours that waited in its place (see coroutine.lua), anything else from whoever resumed it by hand.
 --
 -- The main thread waits as well: MAIN stands for it, and instead of yielding it turns the loop.
+--
+-- The ready queue, the waits and what cancels them share local variables, which are read several times as fast as
+-- fields: so they are in one file, long as it is.
 
 local native, compat, check, fifo = ...
 

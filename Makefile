@@ -81,11 +81,11 @@ $(LUAS:%=gc-%): gc-%: build/gc/%/scheduler.so build/host
 MINUTES ?= 1
 SECONDS_OF_EACH = $$(($(MINUTES) * 60))
 VALGRINDED := parallel pool select embed error coroutine regress/collected
-SANITIZED  := parallel pool channel shared_buffer shared_table shared_mutex transfer transfer_function interrupt close \
-  program regress/exit regress/states
+SANITIZED  := parallel pool channel shared_buffer shared_table shared_mutex transfer transfer_code transfer_function \
+  interrupt close program regress/exit regress/states
 # Of limits, system calls and sheer numbers, which are others under a tool; and of what is not the library.
-UNCHECKED  := $(patsubst %,spec/%_spec.lua,regress/limits regress/memory regress/quiet stress parallel_stress channel \
-  transfer transfer_fuzz site guide example command)
+UNCHECKED  := $(patsubst %,spec/%_spec.lua,regress/limits regress/memory regress/memory_limit regress/quiet stress \
+  parallel_stress channel transfer transfer_fuzz site guide example command)
 ALL_SPECS  := $(filter-out $(UNCHECKED),$(wildcard spec/*_spec.lua spec/regress/*_spec.lua))
 spec_files  = $(if $(filter 1,$(MINUTES)),$(1:%=spec/%_spec.lua),$(ALL_SPECS))
 

@@ -220,6 +220,7 @@ lint: ## rustfmt, clippy, luacheck, and whether THIRD-PARTY.md is up to date
 	cargo fmt --check --manifest-path spec/interpreter/Cargo.toml
 	cargo clippy --locked --quiet --tests -- -D warnings
 	cargo clippy --locked --quiet --features lua54 --target-dir target/clippy -- -D warnings
+	cargo clippy --locked --quiet --features luajit --target-dir target/clippy -- -D warnings
 	luacheck --quiet . bin/scheduler
 	@$(LUA) rockspec/notices.lua | cmp -s - THIRD-PARTY.md || { echo "THIRD-PARTY.md is old: make notices" >&2; exit 1; }
 

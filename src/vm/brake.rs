@@ -64,8 +64,8 @@ impl Brake {
         // SAFETY: the main thread lives as long as its state. These functions neither allocate nor raise: they set
         // fields and the dispatch table, which LuaJIT lets a signal handler do at any moment.
         unsafe {
-            let hook = ffi::lua_gethook(self.main);
-            if hook.is_none_or(|hook| !ptr::fn_addr_eq(hook, stop as ffi::lua_Hook)) {
+            if !is_set(self.main) {
+                let hook = ffi::lua_gethook(self.main);
                 self.hook = (hook, ffi::lua_gethookmask(self.main), ffi::lua_gethookcount(self.main));
                 ffi::lua_sethook(self.main, Some(stop), ffi::LUA_MASKCOUNT, 1);
             }
@@ -77,18 +77,26 @@ impl Brake {
         }
     }
 
-    /// Puts back what was there.
+    /// Puts back what was there, if the hook is set.
     ///
     /// # Safety
-    /// Called in a hook of that state.
-    unsafe fn release(&mut self) {
+    /// The state whose main thread is noted is open, and this is its thread.
+    pub unsafe fn release(&mut self) {
         let (hook, mask, count) = self.hook;
-        // SAFETY: the hook is the one that was set there.
+        // SAFETY: the hook is the one that was set there. Neither function allocates or raises.
         unsafe {
-            ffi::lua_sethook(self.main, hook, mask, count);
-            ffi::lua_gc(self.main, ffi::LUA_GCSETSTEPMUL, self.pace);
+            if is_set(self.main) {
+                ffi::lua_sethook(self.main, hook, mask, count);
+                ffi::lua_gc(self.main, ffi::LUA_GCSETSTEPMUL, self.pace);
+            }
         }
     }
+}
+
+/// Whether a state has our hook.
+unsafe fn is_set(state: *mut ffi::lua_State) -> bool {
+    // SAFETY: the state is open.
+    unsafe { ffi::lua_gethook(state) }.is_some_and(|hook| ptr::fn_addr_eq(hook, stop as ffi::lua_Hook))
 }
 
 /// Makes the error, for which there is no memory later, and turns the compiler off if it must be.

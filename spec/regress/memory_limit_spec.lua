@@ -78,7 +78,7 @@ describe("a job that has used up its memory", function()
           function() local t = {} for i = 1, 1e8 do t[i .. ""] = i end end,
           function() local t = {} for i = 1, 1e8 do t[i * 1000] = i end end,
           function() local t = {} for i = 1, 1e8 do t[#t + 1] = { 1, 2, i } end end,
-          function() local t = {} while true do t = { t, ("x"):rep(2 ^ 16) } end end,
+          function() local t = {} for i = 1, 1e8 do t = { t, ("x"):rep(2 ^ 16) .. i } end end,
         })[which]
         local function deep(n, a, b, c)
           if n == 0 then return (hungry()) end
@@ -86,13 +86,13 @@ describe("a job that has used up its memory", function()
           return (deep(n - 1, x, y, z))
         end
         local failed = 0
-        for n = 1, 10 do
+        for n = 1, 4 do
           if not pcall(deep, n, 1, 2, 3) then failed = failed + 1 end
           if not pcall(coroutine.wrap(deep), n, 1, 2, 3) then failed = failed + 1 end
         end
         return failed
       end
-      for which = 1, 7 do goes_on(20, job, which) end
+      for which = 1, 7 do goes_on(8, job, which) end
     ]])
   end)
 

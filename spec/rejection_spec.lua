@@ -391,7 +391,7 @@ describe("a rejection that nobody handles", function()
     }) do
       local list = reported(make)
       assert.are.equal(1, #list)
-      assert.matches("^a promise made at .*rejections?[%w_]*%.lua:" .. line .. "$", list[1].source)
+      assert.matches("^a promise made at .*spec/[%w_/]+%.lua:" .. line .. "$", list[1].source)
     end
   end)
 

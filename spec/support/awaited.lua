@@ -1,24 +1,14 @@
 -- Waiting in tasks, for specs of `async`, `await` and what belongs to them.
 
 local scheduler = require("scheduler")
+local promised = require("spec.support.promised")
 local virtual = require("spec.support.virtual")
 
 local Promise, task = scheduler.Promise, scheduler.task
 local async, await = scheduler.async, scheduler.await
 local advance = virtual.advance
 
-local function counted(...)
-  return { n = select("#", ...), ... }
-end
-
---- A promise and the functions that settle it.
-local function deferred()
-  local resolve, reject
-  local promise = Promise.new(function(...)
-    resolve, reject = ...
-  end)
-  return promise, resolve, reject
-end
+local counted = promised.counted
 
 --- Waits in a task, as time passes; returns what `scheduler.pcall(await, ...)` does.
 local function attempt(...)
@@ -126,7 +116,7 @@ end
 
 return {
   counted = counted,
-  deferred = deferred,
+  deferred = promised.open,
   attempt = attempt,
   settled = settled,
   crosses_calls = crosses_calls,

@@ -1,21 +1,11 @@
 -- What is reported of promises.
 
 local assert = require("luassert")
-local scheduler = require("scheduler")
+local promised = require("spec.support.promised")
 local uncaught = require("spec.support.uncaught")
 local virtual = require("spec.support.virtual")
 
-local Promise = scheduler.Promise
 local advance = virtual.advance
-
---- A promise and the functions that settle it.
-local function deferred()
-  local resolve, reject
-  local promise = Promise.new(function(...)
-    resolve, reject = ...
-  end)
-  return promise, resolve, reject
-end
 
 --- What is reported if `fn()` is called and time passes.
 local function reported(fn, ms)
@@ -39,7 +29,7 @@ local function assert_silent(fn)
 end
 
 return {
-  deferred = deferred,
+  deferred = promised.open,
   reported = reported,
   errors_of = errors_of,
   assert_silent = assert_silent,

@@ -1,18 +1,10 @@
 -- Who can wait, for specs of parts that are used together.
 
 local scheduler = require("scheduler")
+local promised = require("spec.support.promised")
 
 local Promise, task = scheduler.Promise, scheduler.task
 local async, scope_of, protected = scheduler.async, scheduler.scope, scheduler.pcall
-
---- A promise and the functions that settle it.
-local function deferred()
-  local resolve, reject
-  local promise = Promise.new(function(...)
-    resolve, reject = ...
-  end)
-  return promise, resolve, reject
-end
 
 --- Who can wait: by its name, a function that calls `body()` there at once or soon, and returns a function that cancels
 --- it. What `body` raises is nobody else's.
@@ -139,6 +131,6 @@ local waiters = {
 }
 
 return {
-  deferred = deferred,
+  deferred = promised.open,
   waiters = waiters,
 }

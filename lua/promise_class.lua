@@ -153,7 +153,11 @@ local function try_again(origin, fn, options, ...)
     retry = retry + 1
     if options.when and not options.when(attempt.value, retry) then return attempt end
     local seconds = pause_before(retry, options)
-    if seconds > 0 or retry % RETRIES_IN_A_TURN == 0 then task.wait(seconds) end
+    if seconds > 0 then
+      task.wait(seconds)
+    elseif retry % RETRIES_IN_A_TURN == 0 then
+      task.wait(0)
+    end
   end
 end
 

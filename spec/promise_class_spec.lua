@@ -346,6 +346,16 @@ describe("Promise.retry", function()
     assert.are.equal(600, #calls)
   end)
 
+  it("takes a back-off of no delay for none, however often it is multiplied", function()
+    local fn, calls = failing(1500)
+    local promise = Promise.retry(fn, { times = 2000, backoff = 2 })
+    for _ = 1, 15 do
+      advance(0)
+    end
+    assert.are.same(resolved("success"), outcome(promise))
+    assert.are.equal(1501, #calls)
+  end)
+
   it("keeps all values of the last rejection", function()
     local promise = Promise.retry(function()
       return Promise.reject(nil, 2, nil)

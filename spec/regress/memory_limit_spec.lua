@@ -115,6 +115,39 @@ describe("a job that has used up its memory", function()
   end)
 end)
 
+describe("a job that passes its limit", function()
+  it("is not saved by finalizers that raise", function()
+    works(POOL .. [[
+      local function job()
+        local proxy = newproxy
+        for i = 1, 50 do
+          local function finalize() error("finalizer " .. i) end
+          if proxy then getmetatable(proxy(true)).__gc = finalize else setmetatable({}, { __gc = finalize }) end
+        end
+        local t = {}
+        for i = 1, 1e8 do t[i] = { i } end
+      end
+      for _ = 1, 3 do
+        local ok, err = pool:run(job):await()
+        -- In 5.1 and LuaJIT an error of a finalizer is one of the code that it interrupts.
+        assert(not ok and (err.kind == "memory" or _VERSION == "Lua 5.1"), tostring(err))
+      end
+      assert(pool:run(function() return 7 end):expect() == 7)
+    ]])
+  end)
+
+  it("fails with the same kind in the pool's init", function()
+    works([[
+      local pool = scheduler.parallel.pool({ memory_limit = 4 * 2 ^ 20, init = function()
+        local t = {}
+        for i = 1, 1e8 do t[i] = { i } end
+      end })
+      local ok, err = pool:run(function() end):await()
+      assert(not ok and err.kind == "memory", tostring(err))
+    ]])
+  end)
+end)
+
 describe("a job that makes garbage beyond the limit", function()
   it("ends well, and keeps its hook", function()
     works(POOL .. [[

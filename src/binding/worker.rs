@@ -117,6 +117,9 @@ impl WorkerVm {
         let Some(init) = &self.worker.seat.settings().init else { return Ok(()) };
         let failure: Option<LuaString> = initialise.call(self.worker.take_in(&self.lua, init)?)?;
         match failure {
+            Some(message) if message.as_bytes().split(|byte| *byte == b'\n').next() == Some(NO_MEMORY.as_bytes()) => {
+                Err(Error::MemoryError(NO_MEMORY.into()))
+            }
             Some(message) => Err(Error::runtime(format!("the pool's init failed: {}", message.to_string_lossy()))),
             None => Ok(()),
         }

@@ -25,8 +25,9 @@ const LEEWAY: usize = 16 << 20;
 /// The pace at which a step of the collector is a whole round.
 const AT_ONCE: c_int = 0;
 
-/// The address of this is the key of the error in the registry.
+/// The addresses of these are keys of the registry: of the error, and of [`collect`].
 static ERROR: u8 = 0;
+static COLLECT: u8 = 0;
 
 /// Where the hook is set, and what was set before it: a hook, and the collector's pace.
 #[derive(Debug)]
@@ -93,20 +94,32 @@ impl Brake {
     }
 }
 
+/// Frees garbage.
+unsafe extern "C-unwind" fn collect(state: *mut ffi::lua_State) -> c_int {
+    // SAFETY: Lua calls this with a valid state.
+    unsafe { ffi::lua_gc(state, ffi::LUA_GCCOLLECT, 0) };
+    0
+}
+
 /// Whether a state has our hook.
+///
+/// # Safety
+/// The state is open.
 unsafe fn is_set(state: *mut ffi::lua_State) -> bool {
     // SAFETY: the state is open.
     unsafe { ffi::lua_gethook(state) }.is_some_and(|hook| ptr::fn_addr_eq(hook, stop as ffi::lua_Hook))
 }
 
-/// Makes the error, for which there is no memory later, and turns the compiler off if it must be.
+/// Makes what there is no memory for later, and turns the compiler off if it must be.
 pub fn prepare(lua: &Lua) -> Result<()> {
-    let set_error = |state| {
-        // SAFETY: the string lies at the top.
-        unsafe { ffi::lua_rawsetp(state, ffi::LUA_REGISTRYINDEX, (&raw const ERROR).cast()) }
+    // SAFETY: the string lies at the top. Nothing in it has a destructor if Lua raises.
+    let keep = |state| unsafe {
+        ffi::lua_rawsetp(state, ffi::LUA_REGISTRYINDEX, (&raw const ERROR).cast());
+        ffi::lua_pushcclosure(state, collect, 0);
+        ffi::lua_rawsetp(state, ffi::LUA_REGISTRYINDEX, (&raw const COLLECT).cast());
     };
-    // SAFETY: nothing in it has a destructor if Lua raises.
-    unsafe { lua.exec_raw::<()>(NO_MEMORY, set_error)? };
+    // SAFETY: see there.
+    unsafe { lua.exec_raw::<()>(NO_MEMORY, keep)? };
     let jit: Table = lua.globals().raw_get("jit")?;
     if survives_refusals(&jit.raw_get::<String>("version")?) {
         return Ok(());
@@ -124,14 +137,19 @@ fn survives_refusals(version: &str) -> bool {
 /// tables could be left half changed: it comes back there at each instruction until other code runs.
 unsafe extern "C-unwind" fn stop(state: *mut ffi::lua_State, activation: *mut ffi::lua_Debug) {
     // SAFETY: Lua calls a hook with room for 20 values, and with the record of the function that runs. The memory is
-    // looked at between calls of Lua. Nothing in this frame has a destructor when Lua raises: here, or in a finalizer.
+    // looked at between calls of Lua. The registry holds what `prepare` has put there. Nothing in this frame has a
+    // destructor when Lua raises.
     unsafe {
         let memory = memory_of(state);
         if memory.is_null() || is_own(state, activation) {
             return;
         }
         (*memory).brake().release();
-        ffi::lua_gc(state, ffi::LUA_GCCOLLECT, 0);
+        // A finalizer that raises does not take the place of the error.
+        ffi::lua_rawgetp(state, ffi::LUA_REGISTRYINDEX, (&raw const COLLECT).cast());
+        if ffi::lua_pcall(state, 0, 0, 0) != 0 {
+            ffi::lua_pop(state, 1);
+        }
         if (*memory).is_too_much() {
             ffi::lua_rawgetp(state, ffi::LUA_REGISTRYINDEX, (&raw const ERROR).cast());
             ffi::lua_error(state);

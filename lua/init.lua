@@ -119,7 +119,7 @@ local promise = once(function()
   local part = load_part(
     "promise.lua", native, compat, check, errors, wait, outcome, waiters, loop, task(), promise_error()
   )
-  load_part("promise_executor.lua", native, compat, check, errors, outcome, loop, task(), part)
+  load_part("promise_executor.lua", native, compat, check, errors, wait, outcome, loop, task(), part)
   load_part("promise_handler.lua", part, promise_error())
   return part
 end)

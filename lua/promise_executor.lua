@@ -4,7 +4,7 @@
 -- coroutine is its own from then on, as with callbacks. No `pcall` is needed, so they may wait in Lua 5.1 too: what is
 -- raised ends the coroutine, and whoever resumed it rejects the promise.
 
-local native, compat, check, errors, outcome, loop, task, promise = ...
+local native, compat, check, errors, wait, outcome, loop, task, promise = ...
 
 local type = type
 local create, resume, status_of, yield = coroutine.create, coroutine.resume, coroutine.status, coroutine.yield
@@ -12,16 +12,18 @@ local running = compat.running
 local new, resolve, reject, cancel = promise.new, promise.resolve, promise.reject, promise.cancel
 local describe, on_cancel = promise.describe, promise.on_cancel
 local STARTED, CANCELLED = promise.STARTED, promise.CANCELLED
+local unaware = wait.unaware
 
 --- Takes what was raised by the code that works for a promise.
-local function failed(node, err, traceback)
+local function failed(node, err, traceback, co)
   local self = node.owner or node
   if node.owner then
     -- A thenable that has answered may raise what it likes.
     if node.has_answered then return end
     node.has_answered = true
   elseif self.status ~= STARTED or self.is_locked then
-    -- Nobody else would hear of it.
+    -- Who has cancelled it wants no outcome. Code that was told and fails then has a fault of its own.
+    if self.status == CANCELLED and unaware[co] then return end
     return errors.report(err, traceback, "the rest of " .. describe(self))
   end
   self.traceback = traceback
@@ -40,7 +42,7 @@ local function waits(node, co)
     if self.co == co then self.co = nil end
     -- Other code has resumed it to its end, where it has done what it was to do.
     if result.is_lost and not is_at_work then return end
-    if result.failed then return failed(node, result.err, result.traceback) end
+    if result.failed then return failed(node, result.err, result.traceback, co) end
     if result.cancelled then return cancel(self, result.err.reason) end
   end
   if self.status == CANCELLED then task.interrupt(co, self.value) end
@@ -48,7 +50,7 @@ end
 
 local function ended_in_error(node, co, err)
   local traceback, has_other, other = outcome.traceback_of(co, err)
-  failed(node, err, traceback)
+  failed(node, err, traceback, co)
   if has_other then errors.report(other, "", "the clean-up of " .. describe(node.owner or node)) end
 end
 

@@ -180,11 +180,11 @@ local function check_list(list, fn, name)
   check.callable(fn, 2, name)
 end
 
---- The promise of what `run()` returns, which goes through the list.
+--- The promise of what `run(promise)` returns, which goes through the list.
 local function through(list, run)
   local self = new(origin_here())
   local result = hold(self, list)
-  start(self, call, run)
+  start(self, call, run, self)
   return result
 end
 
@@ -219,7 +219,7 @@ function lists.map(list, fn, options)
   if limit < 1 or limit ~= huge and limit % 1 ~= 0 then
     check.raise("bad argument #3 to 'map' (option 'concurrency': whole number of at least 1 expected)")
   end
-  return through(list, function()
+  return through(list, function(self)
     local results, workers, last = {}, {}, 0
     local function work()
       while last < #list do
@@ -229,7 +229,7 @@ function lists.map(list, fn, options)
       end
     end
     for i = 1, min(limit, #list) do
-      workers[i] = start(new(origin_here()), call, work)
+      workers[i] = start(new(self.origin), call, work)
       if workers[i].status == REJECTED then break end
     end
     lists.all(workers):expect()

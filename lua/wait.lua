@@ -54,6 +54,8 @@ local wait = {
   QUEUED = QUEUED,
   --- The error that every wait of a task raises from now on, since it was cancelled.
   doomed = setmetatable({}, { __mode = "k" }),
+  --- Those of them that do not know of it yet, as what they waited for had come before.
+  unaware = setmetatable({}, { __mode = "k" }),
   --- Coroutines in which a protected call runs (see coroutine.lua), with the coroutine that made the call.
   protected_in = setmetatable({}, { __mode = "kv" }),
   --- Coroutines that were resumed by `scheduler.coroutine`, with who did so last.
@@ -66,7 +68,7 @@ local wait = {
   resumed = 0,
 }
 
-local doomed, protected_in, carried_in = wait.doomed, wait.protected_in, wait.carried_in
+local doomed, unaware, protected_in, carried_in = wait.doomed, wait.unaware, wait.protected_in, wait.carried_in
 -- The nodes that have taken the place of tokens: by which a coroutine that waits is about to be interrupted, or is
 -- scheduled to go on; GONE if it waits for nothing any more and was not resumed yet.
 local replaced = setmetatable({}, { __mode = "kv" })
@@ -504,6 +506,7 @@ waiting[wait.carry] = true
 function wait.tell_doom(co)
   local times = (swallowed[co] or 0) + 1
   swallowed[co] = times
+  if unaware[co] then unaware[co] = nil end
   if times > MOST_SWALLOWED then
     wait.end_swallower(co)
     yield(pending)
@@ -533,6 +536,13 @@ function wait.doom(co, err)
   doomed[co], is_plain = err, false
 end
 
+--- Whether what a coroutine waits for with this token has come, or an interruption has.
+local function has_ended(token)
+  if type(token) ~= "table" then return false end
+  local list = token.list
+  return token.woken or token.is_interrupted or list and list.has_ended and list.has_ended(token)
+end
+
 --- Makes every wait of a task raise `err` from now on, the one that it is in as well. False if that cannot be: it is
 --- parked in a yield of its own.
 function wait.interrupt(co, err)
@@ -540,8 +550,12 @@ function wait.interrupt(co, err)
   if status(co) ~= "suspended" then return true end
   local token = token_of(co)
   if token == nil then return false end
-  -- What was woken already has succeeded; the next wait raises. Who only gives way looks again.
-  if is_queued(token) or type(token) == "table" and (token.woken or token.is_interrupted) then return true end
+  -- What has come already has succeeded; the next wait raises. Who only gives way looks again.
+  if is_queued(token) then return true end
+  if has_ended(token) then
+    unaware[co] = true
+    return true
+  end
   local node = { co = co, is_interrupted = true, err = err }
   wait.replace(co, node)
   wait.make_ready(node)

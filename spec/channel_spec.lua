@@ -1,3 +1,5 @@
+-- What channels do that queues do not; `handover_spec` has what both do.
+
 local scheduler = require("scheduler")
 local attempt = require("spec.support.attempt")
 local child = require("spec.support.child")
@@ -6,27 +8,7 @@ local uncaught = require("spec.support.uncaught")
 local virtual = require("spec.support.virtual")
 
 local task, run, await = scheduler.task, scheduler.parallel.run, scheduler.await
-local advance, recorder = virtual.advance, virtual.recorder
-
---- Whether `for value in channel do` works in tasks: in PUC Lua 5.1 an iterator cannot yield.
-local can_yield_in_iterator = pcall == scheduler.pcall
-
-local function start_receiver(channel, record, seconds)
-  return task.spawn(function()
-    record((channel:recv(seconds)))
-  end)
-end
-
---- Takes out all that is there, the first value of each message.
-local function drain(channel)
-  local list = {}
-  local ok, value = channel:try_recv()
-  while ok do
-    list[#list + 1] = value
-    ok, value = channel:try_recv()
-  end
-  return list
-end
+local recorder = virtual.recorder
 
 --- Raises the error of a call in words, and that it names this file.
 local function refusal(fn, ...)
@@ -71,68 +53,6 @@ describe("a channel", function()
     assert.is_true(nan ~= nan)
   end)
 
-  it("has no room unless told: a send waits for a receiver", function()
-    local channel, list, record = scheduler.channel(), recorder()
-    assert.is_false(channel:try_send("nobody waits"))
-    for i = 1, 2 do
-      task.spawn(function()
-        channel:send(i)
-        record("sent " .. i)
-      end)
-    end
-    advance(0)
-    assert.are.same({}, list)
-    assert.are.equal(0, channel:len())
-    assert.are.equal(1, channel:recv())
-    advance(0)
-    assert.are.same({ "sent 1" }, list)
-    assert.are.same({ 2 }, drain(channel))
-    advance(0)
-    assert.are.same({ "sent 1", "sent 2" }, list)
-    start_receiver(channel, record)
-    assert.is_true(channel:try_send("given"))
-    assert.is_false(channel:try_send("refused"))
-    advance(0)
-    assert.are.equal("given", list[3])
-  end)
-
-  it("with a capacity lets a send wait for room, and keeps the order", function()
-    local channel, list, record = scheduler.channel(2), recorder()
-    for i = 1, 5 do
-      task.spawn(function()
-        channel:send(i)
-        record(i)
-      end)
-    end
-    assert.are.same({ 1, 2 }, list)
-    assert.are.equal(2, channel:len())
-    assert.are.equal(1, channel:recv())
-    assert.are.equal(2, channel:len())
-    assert.is_false(channel:try_send(6))
-    advance(0)
-    assert.are.same({ 1, 2, 3 }, list)
-    assert.are.same({ 2, 3, 4, 5 }, drain(channel))
-    advance(0)
-    assert.are.same({ 1, 2, 3, 4, 5 }, list)
-  end)
-
-  it("gives messages to those that wait, in the order in which they came, and to nobody else", function()
-    local channel, list, record = scheduler.channel(5), recorder()
-    for i = 1, 3 do
-      task.spawn(function()
-        record(i .. " " .. channel:recv())
-      end)
-    end
-    for _, value in ipairs({ "a", "b", "c", "d" }) do
-      channel:send(value)
-    end
-    assert.are.equal(1, channel:len())
-    assert.are.same({ "d" }, drain(channel))
-    assert.are.same({}, list)
-    advance(0)
-    assert.are.same({ "1 a", "2 b", "3 c" }, list)
-  end)
-
   it("tells try_recv's nothing from a message of nothing", function()
     local channel = scheduler.channel(2)
     assert.are.equal(1, select("#", channel:try_recv()))
@@ -151,46 +71,6 @@ describe("a channel", function()
     assert.are.equal(2, #channel)
     assert.matches("^channel %d+$", tostring(channel))
     assert.is_false(channel:is_closed())
-  end)
-
-  it("waits on the main thread, and says so if nothing can come", function()
-    scheduler.clock.resume()
-    local channel = scheduler.channel()
-    task.spawn(function()
-      for i = 1, 3 do
-        task.wait(0.0005)
-        channel:send(i)
-      end
-    end)
-    for i = 1, 3 do
-      assert.are.equal(i, channel:recv())
-    end
-    for _, name in ipairs({ "recv", "send" }) do
-      assert.matches("nothing is left that could end this wait", (refusal(channel[name], channel)))
-    end
-    assert.are.same({}, drain(channel))
-    start_receiver(channel, recorder)
-    local reports = uncaught(function()
-      assert.is_nil(scheduler.run())
-    end)
-    assert.are.equal("deadlock", reports[1].err.kind)
-    channel:close()
-    scheduler.poll()
-  end)
-
-  it("works inside a generator, and in a callback", function()
-    local channel, list, record = scheduler.channel(2), recorder()
-    task.spawn(function()
-      record(scheduler.coroutine.wrap(channel.recv)(channel))
-    end)
-    scheduler.setTimeout(function()
-      record(channel:recv())
-    end)
-    advance(0)
-    channel:send("generator")
-    channel:send("callback")
-    advance(0)
-    assert.are.same({ "generator", "callback" }, list)
   end)
 
   it("is collected with the tasks that wait for it, and what they hold", function()
@@ -248,67 +128,8 @@ describe("a channel", function()
     end
     assert.are.equal(0, channel:len())
   end)
-end)
 
-describe("a timeout of a channel", function()
-  virtual.setup(before_each, after_each)
-
-  it("ends the wait at its time, and leaves no timer and no message", function()
-    local channel, start = scheduler.channel(1), scheduler.now()
-    local list, record = recorder()
-    task.spawn(function()
-      local value, why = channel:recv(0.25)
-      record({ tostring(value), why, virtual.since(start) })
-      channel:send("full")
-      value, why = channel:send_timeout(0.25, "too much")
-      record({ tostring(value), why, virtual.since(start) })
-    end)
-    advance(1000)
-    assert.are.same({ { "nil", "timeout", 250 }, { "false", "timeout", 500 } }, list)
-    assert.are.same({ "full" }, drain(channel))
-    local received = attempt.start(channel.recv, channel, 10)
-    channel:send("in time")
-    advance(0)
-    assert.are.equal("in time", received[1])
-    assert.is_true(channel:send_timeout(0, "room"))
-    assert.are.equal(0, scheduler.stats().timers_pending)
-  end)
-
-  it("that strikes at the moment of the message: what comes first counts, and nothing is lost", function()
-    for _, send_first in ipairs({ true, false }) do
-      local channel, list, record = scheduler.channel(5), recorder()
-      local function send_later()
-        scheduler.setTimeout(channel.send, 1000, channel, "message")
-      end
-      if send_first then send_later() end
-      local result = attempt.start(channel.recv, channel, 1)
-      start_receiver(channel, record, 5)
-      if not send_first then send_later() end
-      advance(1000)
-      assert.are.equal(send_first and "message" or nil, result[1])
-      if send_first then channel:send("second") end
-      advance(0)
-      assert.are.same({ send_first and "second" or "message" }, list)
-    end
-  end)
-end)
-
-describe("closing a channel", function()
-  virtual.setup(before_each, after_each)
-
-  it("lets what is in it be received, and then says that it is closed", function()
-    local channel = scheduler.channel(2)
-    channel:send(1)
-    channel:send(2)
-    channel:close()
-    channel:close()
-    assert.is_true(channel:is_closed())
-    assert.are.equal(1, channel:recv())
-    assert.are.equal(2, channel:recv(1))
-    assert.are.same({ n = 2, nil, "closed" }, { n = select("#", channel:recv()), channel:recv() })
-  end)
-
-  it("makes each send raise an error of the kind closed, at the line of the call", function()
+  it("that is closed makes each send raise an error of the kind closed, at the line of the call", function()
     local channel = scheduler.channel(1)
     channel:close()
     for name, args in pairs({ send = { 1 }, try_send = { {} }, send_timeout = { 1, 1 } }) do
@@ -319,39 +140,7 @@ describe("closing a channel", function()
     assert.are.equal(0, channel:len())
   end)
 
-  it("wakes all that wait: a recv returns, a send raises, and its message is not in", function()
-    local empty, full = scheduler.channel(), scheduler.channel(1)
-    full:send("in")
-    local results = {}
-    for i = 1, 2 do
-      results[i] = attempt.start(empty.recv, empty, 10)
-      results[i + 2] = attempt.start(full.send_timeout, full, 10, "out")
-    end
-    empty:close()
-    full:close()
-    advance(0)
-    for i = 1, 2 do
-      assert.are.same({ 2, nil, "closed" }, { results[i].n, results[i][1], results[i][2] })
-      assert.are.equal("closed", results[i + 2].err.kind)
-    end
-    assert.are.same({ "in" }, drain(full))
-    assert.are.equal(0, scheduler.stats().timers_pending)
-  end)
-
-  it("does not take back what was given already", function()
-    local channel = scheduler.channel()
-    local received = attempt.start(channel.recv, channel)
-    channel:send("message")
-    channel:close()
-    advance(0)
-    assert.are.equal("message", received[1])
-  end)
-end)
-
-describe("for value in channel", function()
-  virtual.setup(before_each, after_each)
-
-  it("receives what is there, and ends when the channel is closed and empty", function()
+  it("gives `for` all values of each message", function()
     local channel, list, record = scheduler.channel(5), recorder()
     channel:send(1, "one")
     channel:send(false, "two")
@@ -362,88 +151,20 @@ describe("for value in channel", function()
     assert.are.same({ { 1, "one" }, { false, "two" } }, list)
   end)
 
-  it("waits in a task, where Lua can, and on the main thread", function()
-    local channel, list, record = scheduler.channel(), recorder()
-    task.defer(function()
-      for i = 1, 3 do
-        channel:send(i)
-      end
-      channel:close()
+  it("is named among what tasks wait for, if nothing can come", function()
+    scheduler.clock.resume()
+    local channel = scheduler.channel()
+    task.spawn(channel.recv, channel)
+    local reports = uncaught(function()
+      assert.is_nil(scheduler.run())
     end)
-    local function receive()
-      for value in channel do
-        record(value)
-      end
-    end
-    if can_yield_in_iterator then
-      task.spawn(receive)
-      advance(0)
-    else
-      receive()
-    end
-    assert.are.same({ 1, 2, 3 }, list)
-  end)
-end)
-
-describe("a task that waits for a channel and leaves", function()
-  virtual.setup(before_each, after_each)
-
-  for name, start in pairs(attempt.leavings) do
-    for _, is_woken in ipairs({ false, true }) do
-      it("by " .. name .. (is_woken and " after" or " before") .. " it was given a message loses none", function()
-        local channel, list, record = scheduler.channel(9), recorder()
-        local leave = start(function()
-          local value = channel:recv()
-          -- In a scope that was cancelled, what was given already is there.
-          if value == "a" then record(value) end
-        end)
-        start_receiver(channel, record)
-        if not is_woken then leave() end
-        channel:send("a")
-        if is_woken then leave() end
-        advance(0)
-        channel:send("b")
-        advance(0)
-        local all = drain(channel)
-        for i = #list, 1, -1 do
-          table.insert(all, 1, list[i])
-        end
-        assert.are.same({ "a", "b" }, all)
-      end)
-    end
-
-    it("by " .. name .. " while it waits to send leaves no hole, and its message is not sent", function()
-      local channel, list, record = scheduler.channel(), recorder()
-      local leave = start(function()
-        channel:send("left")
-      end)
-      task.spawn(channel.send, channel, "sent")
-      leave()
-      advance(0)
-      start_receiver(channel, record)
-      advance(0)
-      assert.are.same({ "sent" }, list)
-      assert.are.same({}, drain(channel))
-    end)
-  end
-
-  it("gives the message back to the front, in their order, whatever the order of leaving", function()
-    for _, order in ipairs({ { 1, 2, 3 }, { 3, 2, 1 }, { 2, 1, 3 }, { 2, 3, 1 }, { 1, 3, 2 }, { 3, 1, 2 } }) do
-      local channel, receivers = scheduler.channel(9), {}
-      for i = 1, 3 do
-        receivers[i] = task.spawn(channel.recv, channel)
-      end
-      for i = 1, 5 do
-        channel:send(i)
-      end
-      for _, i in ipairs(order) do
-        task.cancel(receivers[i])
-      end
-      assert.are.same({ 1, 2, 3, 4, 5 }, drain(channel))
-    end
+    assert.are.equal("deadlock", reports[1].err.kind)
+    assert.matches("waits for a message from channel %d+", reports[1].err.message)
+    channel:close()
+    scheduler.poll()
   end)
 
-  it("a hundred thousand times takes no memory", function()
+  it("that a hundred thousand tasks wait for and leave takes no memory", function()
     local channel, before = scheduler.channel()
     memory.relaxed(function()
       for round = 1, 2 do
@@ -595,7 +316,9 @@ describe("a channel between VMs", function()
       require("scheduler").task.wait(0.02)
       to:send("again")
     end, channel)
-    start_receiver(channel, record)
+    task.spawn(function()
+      record(channel:recv())
+    end)
     scheduler.run()
     assert.are.same({ "again" }, list)
   end)
@@ -619,7 +342,9 @@ describe("a channel between VMs", function()
         from:recv()
         to:send("late")
       end, channel, go)
-      start_receiver(channel, record)
+      task.spawn(function()
+        record(channel:recv())
+      end)
     end)()
     memory.collect()
     go:send(true)

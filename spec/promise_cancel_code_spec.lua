@@ -268,6 +268,46 @@ describe("the code that works for a promise that is cancelled", function()
     assert_cancelled(promise)
   end)
 
+  it("fails unnoticed if it fails before it was told: nobody wants its outcome", function()
+    local rejects = {}
+    local function code()
+      scheduler.await(Promise.new(function(_, reject)
+        rejects[#rejects + 1] = reject
+      end))
+    end
+    local async = scheduler.async(code)
+    for _, group in ipairs({ Promise.all({ async(), async() }), Promise.map({ 1, 2 }, code) }) do
+      for i = 1, 2 do
+        table.remove(rejects, 1)("failure " .. i)
+      end
+      assert.are.same({ false, "failure 1" }, { group:await() })
+      assert.are.same({}, reported())
+    end
+  end)
+
+  it("of a map is told of by the place of that", function()
+    local map = Promise.map({ 1 }, function()
+      scheduler.pcall(task.wait, 1)
+      error("clean-up", 0)
+    end)
+    map:cancel()
+    assert.matches("^the rest of a promise made at .*promise_cancel_code_spec%.lua:%d+$", reported()[1].source)
+  end)
+
+  it("is told where it waits next, and is heard then if it fails", function()
+    local resolve
+    local promise = Promise.new(function()
+      scheduler.await(Promise.new(function(give)
+        resolve = give
+      end))
+      scheduler.pcall(task.wait, 1)
+      error("clean-up", 0)
+    end)
+    resolve()
+    promise:cancel()
+    assert.are.equal("clean-up", reported()[1].err)
+  end)
+
   it("may cancel its own promise, and goes on until it waits", function()
     for _, is_late in ipairs({ false, true }) do
       local list, record = recorder()

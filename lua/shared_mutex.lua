@@ -22,18 +22,27 @@ end
 local list = waiters.new(native.mutex_leave, "a mutex between VMs")
 local take_out = list.remove
 
+--- Takes a node out. If the mutex is its by now, it is woken with that, whether the news has come or not.
 function list.remove(node)
+  local place = node.place
   take_out(node)
-  places[node.place] = nil
-  if not node.is_held then native.mutex_leave(node.place) end
+  places[place] = nil
+  if native.mutex_is_held(place) then
+    node.woken, node.value = true, place
+  else
+    native.mutex_leave(place)
+  end
+end
+
+--- Whether the mutex was handed to one that is not woken yet: that is on its way through the loop.
+function list.has_ended(node)
+  return native.mutex_is_held(node.place)
 end
 
 --- Wakes who waits: it holds the mutex now.
 function list.woken(node)
   wait.make_ready(node)
-  node.is_held = true
   wait.leave(node)
-  node.woken, node.value = true, node.place
 end
 
 --- When a job has ended, whose places were left.

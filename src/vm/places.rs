@@ -35,6 +35,11 @@ impl Places {
         }
     }
 
+    /// Whether the mutex is held at a place, though the one that waits there may not have been told by now.
+    pub fn is_held(&self, place: Place) -> bool {
+        self.taken.borrow().get(&place).is_some_and(|taken| taken.mutex.is_held_at(place))
+    }
+
     /// Leaves a place; false if it was left before.
     pub fn leave(&self, place: Place) -> bool {
         let Some(mut taken) = self.taken.borrow_mut().remove(&place) else { return false };

@@ -1,6 +1,6 @@
 //! The natives that look at places in channels and mutexes, and give them up: `channel_is_done`, `channel_withdraw`,
-//! `channel_give_up`, `mutex_leave`. They take no memory of Lua, since that may be what the wait at a place has failed
-//! for.
+//! `channel_give_up`, `mutex_is_held`, `mutex_leave`. They take no memory of Lua, since that may be what the wait at a
+//! place has failed for.
 
 use std::ffi::c_int;
 use std::rc::Rc;
@@ -12,10 +12,11 @@ use crate::vm::Vm;
 use crate::worker::shared::Place;
 
 /// The functions, by their names.
-const FUNCTIONS: [(&str, ffi::lua_CFunction); 4] = [
+const FUNCTIONS: [(&str, ffi::lua_CFunction); 5] = [
     ("channel_is_done", is_done),
     ("channel_withdraw", withdraw),
     ("channel_give_up", give_up),
+    ("mutex_is_held", is_held),
     ("mutex_leave", leave),
 ];
 
@@ -48,6 +49,12 @@ unsafe extern "C-unwind" fn give_up(state: *mut ffi::lua_State) -> c_int {
             true
         })
     }
+}
+
+/// `mutex_is_held(place)` returns whether the mutex is held there.
+unsafe extern "C-unwind" fn is_held(state: *mut ffi::lua_State) -> c_int {
+    // SAFETY: as above.
+    unsafe { with_place(state, |vm, place| vm.places.is_held(place)) }
 }
 
 /// `mutex_leave(place)` returns whether it was not left before.

@@ -78,6 +78,11 @@ impl Mutex {
         }
     }
 
+    /// Whether it is held at this place.
+    pub fn is_held_at(&self, place: Place) -> bool {
+        self.state().holder == Some(place)
+    }
+
     /// Whether somebody holds it.
     pub fn is_locked(&self) -> bool {
         self.state().holder.is_some()

@@ -15,9 +15,8 @@ local set_timer, suspend, WAKE = wait.set_timer, wait.suspend, wait.WAKE
 local send, send_list, drop_cases = native.channel_send, native.channel_send_list, native.channel_drop_cases
 local receive, received_list = native.channel_receive, native.channel_received
 local begin_wait, take = native.channel_wait, native.channel_take
-local withdraw, give_up, is_done = native.channel_withdraw, native.channel_give_up, native.channel_is_done
-local anchors_of, has_others = native.channel_anchors, native.channel_has_others
-local is_waited_for = native.channel_is_waited_for
+local withdraw, give_up, anchors_of = native.channel_withdraw, native.channel_give_up, native.channel_anchors
+local has_others, is_waited_for = native.channel_has_others, native.channel_is_waited_for
 
 -- What natives return first (see src/binding/shared/channel.rs).
 local NOT_NOW, DONE, DONE_LIST, CLOSED, NOT_PLAIN, FAILED = 0, 1, 2, 3, 4, 5
@@ -70,9 +69,9 @@ function list.remove(node)
   if not node.woken then unpin(node) end
 end
 
---- Whether a message was sent or received for a task that is not woken yet: that is on its way through the loop.
-function list.has_ended(node)
-  return is_done(node.place)
+--- Ends a wait, unless a message was sent or received by it: then the news is on its way. Returns whether one was.
+function list.settle(node)
+  return withdraw(node.place)
 end
 
 --- Wakes a task whose wait was ended.

@@ -34,9 +34,11 @@ function list.remove(node)
   end
 end
 
---- Whether the mutex was handed to one that is not woken yet: that is on its way through the loop.
-function list.has_ended(node)
-  return native.mutex_is_held(node.place)
+--- Ends a wait, unless the mutex was handed over by now: then the news is on its way. Returns whether it was.
+function list.settle(node)
+  if native.mutex_is_held(node.place) then return true end
+  native.mutex_leave(node.place)
+  return false
 end
 
 --- Wakes who waits: it holds the mutex now.

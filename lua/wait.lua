@@ -536,11 +536,11 @@ function wait.doom(co, err)
   doomed[co], is_plain = err, false
 end
 
---- Whether what a coroutine waits for with this token has come, or an interruption has.
-local function has_ended(token)
+--- Whether what a coroutine waits for with this token has come. If not, what is between VMs will not come any more.
+local function has_come(token)
   if type(token) ~= "table" then return false end
   local list = token.list
-  return token.woken or token.is_interrupted or list and list.has_ended and list.has_ended(token)
+  return token.woken or list and list.settle and list.settle(token)
 end
 
 --- Makes every wait of a task raise `err` from now on, the one that it is in as well. False if that cannot be: it is
@@ -550,13 +550,14 @@ function wait.interrupt(co, err)
   if status(co) ~= "suspended" then return true end
   local token = token_of(co)
   if token == nil then return false end
-  -- What has come already has succeeded; the next wait raises. Who only gives way looks again.
-  if is_queued(token) then return true end
-  if has_ended(token) then
+  -- Who only gives way looks again, and who is interrupted already will hear of it.
+  if is_queued(token) or type(token) == "table" and token.is_interrupted then return true end
+  local node = { co = co, is_interrupted = true, err = err }
+  -- What has come already has succeeded; the next wait raises.
+  if has_come(token) then
     unaware[co] = true
     return true
   end
-  local node = { co = co, is_interrupted = true, err = err }
   wait.replace(co, node)
   wait.make_ready(node)
   wait.tell_awaited(token, err)

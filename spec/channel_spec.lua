@@ -199,6 +199,33 @@ describe("a channel between VMs", function()
     assert.is_true(is_same and rawequal(channel, again))
   end)
 
+  it("tells a send of a cancellation only if its message was not received", function()
+    local channel, sent = scheduler.channel(), 0
+    local job = run(function(from)
+      local received = 0
+      while from:recv() do
+        received = received + 1
+      end
+      return received
+    end, channel)
+    for _ = 1, 3000 do
+      scheduler.scope(function(scope)
+        scope:spawn(function()
+          while true do
+            channel:send(1)
+            sent = sent + 1
+          end
+        end)
+        for _ = 1, math.random(3) do
+          task.yield()
+        end
+        scope:cancel()
+      end)
+    end
+    channel:close()
+    assert.are.equal(sent, await(job))
+  end)
+
   it("carries the answer in a channel that came with the question", function()
     local questions = scheduler.channel()
     local server = run(function(channel)

@@ -355,11 +355,6 @@ impl Channels {
         is_done
     }
 
-    /// Whether a wait is done and was not taken yet, though nobody may have been told by now.
-    pub fn is_done(&self, place: Place) -> bool {
-        self.registry.waits.borrow().get(&place).is_some_and(|wait| wait.waiter.is_done())
-    }
-
     /// What a wait has ended with, once.
     pub fn take(&self, place: Place) -> Option<(usize, Done)> {
         let mut wait = self.registry.waits.borrow_mut().remove(&place)?;

@@ -1,6 +1,6 @@
-//! The natives that look at places in channels and mutexes, and give them up: `channel_is_done`, `channel_withdraw`,
-//! `channel_give_up`, `mutex_is_held`, `mutex_leave`. They take no memory of Lua, since that may be what the wait at a
-//! place has failed for.
+//! The natives that look at places in channels and mutexes, and give them up: `channel_withdraw`, `channel_give_up`,
+//! `mutex_is_held`, `mutex_leave`. They take no memory of Lua, since that may be what the wait at a place has failed
+//! for.
 
 use std::ffi::c_int;
 use std::rc::Rc;
@@ -12,13 +12,8 @@ use crate::vm::Vm;
 use crate::worker::shared::Place;
 
 /// The functions, by their names.
-const FUNCTIONS: [(&str, ffi::lua_CFunction); 5] = [
-    ("channel_is_done", is_done),
-    ("channel_withdraw", withdraw),
-    ("channel_give_up", give_up),
-    ("mutex_is_held", is_held),
-    ("mutex_leave", leave),
-];
+const FUNCTIONS: [(&str, ffi::lua_CFunction); 4] =
+    [("channel_withdraw", withdraw), ("channel_give_up", give_up), ("mutex_is_held", is_held), ("mutex_leave", leave)];
 
 /// Adds the functions to `natives`.
 pub fn add_functions(lua: &Lua, vm: &Rc<Vm>, natives: &Table) -> Result<()> {
@@ -28,15 +23,9 @@ pub fn add_functions(lua: &Lua, vm: &Rc<Vm>, natives: &Table) -> Result<()> {
     })
 }
 
-/// `channel_is_done(place)` returns whether the wait has ended with something, which was not taken yet.
-unsafe extern "C-unwind" fn is_done(state: *mut ffi::lua_State) -> c_int {
-    // SAFETY: the upvalue is as `add_functions` sets it. No local of this frame has a destructor.
-    unsafe { with_place(state, |vm, place| vm.channels.is_done(place)) }
-}
-
 /// `channel_withdraw(place)` returns whether the wait has ended with something.
 unsafe extern "C-unwind" fn withdraw(state: *mut ffi::lua_State) -> c_int {
-    // SAFETY: as above.
+    // SAFETY: the upvalue is as `add_functions` sets it. No local of this frame has a destructor.
     unsafe { with_place(state, |vm, place| vm.channels.withdraw(place)) }
 }
 

@@ -82,7 +82,7 @@ local function child_ended(self, co, result)
   if result.failed and not is_noted then fail(self, result.err) end
   if self.count > 0 then return end
   self.is_closing = true
-  waiters.wake_all(self.joiners)
+  waiters.finish(self.joiners)
   if self.is_abandoned and self.has_failed then errors.report(self.failure, "", self.label) end
 end
 
@@ -201,7 +201,7 @@ function scope.shield(fn, ...)
   local has_ended, is_abandoned = false, false
   local co = task.new_watched(function(_, result)
     has_ended = true
-    waiters.wake_all(joiners)
+    waiters.finish(joiners)
     if is_abandoned and result.failed then errors.report(result.err, result.traceback, "a shielded call") end
   end)
   joiners.children = { [co] = true }

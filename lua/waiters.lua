@@ -56,6 +56,7 @@ function waiters.new(give_back, what, of)
     last = false,
     woken = 0,
     is_noted = false,
+    is_finished = false,
   }
 end
 
@@ -104,7 +105,7 @@ function waiters.wait(list, seconds, node)
   return suspend(node, co)
 end
 
---- Waits in a list until woken, whatever else happens. Returns the error that the wait would have been interrupted
+--- Waits in a list until that is finished, whatever else happens. Returns the error that the wait would have been interrupted
 --- with; `on_interruption` is called with it at once.
 function waiters.wait_through(list, on_interruption)
   local node = waiters.node()
@@ -112,6 +113,11 @@ function waiters.wait_through(list, on_interruption)
   if not list.is_noted then note(list) end
   push(list, node)
   return wait.suspend_through(node, node.co, function(co, interruption)
+    -- It may have been finished between the interruption and now.
+    if list.is_finished then
+      node.woken = true
+      return
+    end
     node.co = co
     push(list, node)
     if interruption ~= nil and on_interruption then on_interruption(interruption) end
@@ -146,6 +152,12 @@ end
 function waiters.wake_all(list, value)
   while waiters.wake_first(list, value) do
   end
+end
+
+--- Wakes all, and lets nobody wait again who was in the list: what it is for has happened.
+function waiters.finish(list)
+  list.is_finished = true
+  waiters.wake_all(list)
 end
 
 return waiters

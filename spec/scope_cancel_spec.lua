@@ -237,6 +237,36 @@ describe("cancelling a scope", function()
     assert.are.same({ true, "cancelled", "value", "cancelled", true, "cancelled" }, list)
   end)
 
+  for name, together in pairs({
+    scope = function(fn)
+      scope(function(s)
+        s:spawn(fn)
+      end)
+    end,
+    timeout = function(fn)
+      timeout(10, fn)
+    end,
+    shield = shield,
+    execute_tasks = function(fn)
+      scheduler.execute_tasks({ fn })
+    end,
+  }) do
+    it("ends though what runs in a " .. name .. " ends at that very moment", function()
+      local mutex, outer = scheduler.mutex(), nil
+      mutex:lock()
+      local result = attempt.start(scope, function(s)
+        outer = s
+        s:spawn(together, function()
+          mutex:with(ignore)
+        end)
+      end)
+      mutex:unlock()
+      outer:cancel()
+      advance(0)
+      assert.is_true(result.ok)
+    end)
+  end
+
   it("with a child in a loop that swallows it ends all the same", function()
     for _, wait in ipairs({ "task.wait(1)", "task.yield()", "event:wait()", "scheduler.timeout(1, task.wait, 2)" }) do
       local out = output_of([[

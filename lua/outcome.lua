@@ -149,12 +149,19 @@ function outcome.cancelled(co, err)
   settle(co, { cancelled = true, err = err })
 end
 
+--- Notes that a task has yielded of its own accord. One that was cancelled ends there, as it would have if it had done
+--- so before.
+function outcome.park(co)
+  parked[co] = true
+  if wait.doomed[co] ~= nil then return outcome.end_parked(co) end
+  if watches[co] then set_adrift(co) end
+end
+
 --- Looks at a coroutine that came back with something else than `pending`: it yielded of its own accord, or has ended.
 --- What a ready-made one returns is not noted elsewhere.
 function outcome.came_back(co, ...)
   if status(co) ~= "dead" then
-    parked[co] = true
-    if watches[co] then set_adrift(co) end
+    outcome.park(co)
   elseif foreign[co] or watches[co] then
     outcome.ended_otherwise = outcome.ended_otherwise + 1
     outcome.ended(co, ...)

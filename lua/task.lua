@@ -12,7 +12,6 @@ local origin_here, set_origin = native.origin, native.set_origin
 local drop, suspend, set_timer, token_of, task_of = wait.drop, wait.suspend, wait.set_timer, wait.token_of, wait.task_of
 local doomed, WAKE, BY_HAND, pending = wait.doomed, wait.WAKE, wait.BY_HAND, wait.pending
 local origins, names, bodies, describe = outcome.origins, outcome.names, outcome.bodies, outcome.describe
-local parked = outcome.parked
 local failed, keep_results = outcome.failed, outcome.ended
 local after_resume, running = loop.after_resume, coroutine.running
 
@@ -136,7 +135,7 @@ local function after_start(co, ok, what)
   elseif what == pending or not has_ended then
     -- What has ended may be another one, which it has resumed.
     set_origin(co)
-    if what ~= pending then parked[co] = true end
+    if what ~= pending then outcome.park(co) end
   end
   has_ended = false
   return co
@@ -270,6 +269,8 @@ local function cancel(co, reason)
     wait.doom(co, err)
   end
 end
+
+outcome.end_parked = cancel
 
 --- Makes every wait of a task raise `err` from now on; one that is parked in a yield of its own is cancelled for good.
 function task.interrupt(co, err)

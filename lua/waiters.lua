@@ -105,8 +105,8 @@ function waiters.wait(list, seconds, node)
   return suspend(node, co)
 end
 
---- Waits in a list until that is finished, whatever else happens. Returns the error that the wait would have been interrupted
---- with; `on_interruption` is called with it at once.
+--- Waits in a list until that is finished, whatever else happens. Returns the error that the wait would have been
+--- interrupted with; `on_interruption` is called with it at once.
 function waiters.wait_through(list, on_interruption)
   local node = waiters.node()
   node.co, node.is_firm = current("shielded"), true

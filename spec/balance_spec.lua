@@ -5,7 +5,8 @@ local scheduler = require("scheduler")
 local attempt = require("spec.support.attempt")
 local virtual = require("spec.support.virtual")
 
-local async, scope, shared, task = scheduler.async, scheduler.scope, scheduler.shared, scheduler.task
+local Promise, async, scope = scheduler.Promise, scheduler.async, scheduler.scope
+local shared, task = scheduler.shared, scheduler.task
 local protected, random = scheduler.pcall, math.random
 local unpack = table.unpack or unpack -- luacheck: ignore 143
 
@@ -21,7 +22,7 @@ local function patience()
   return random(2) == 1 and 0.001 * random(3) or nil
 end
 
--- What runs a function in the place of the task that runs it.
+-- What runs a function, once or more often, for the task that calls it.
 local inside = {
   function(fn)
     return fn()
@@ -37,6 +38,24 @@ local inside = {
     return scheduler.await(async(fn)())
   end,
   function(fn)
+    return Promise.all({ async(fn)(), Promise.resolve() }):expect()
+  end,
+  function(fn)
+    return Promise.any({ async(fn)(), Promise.reject(1) }):expect()
+  end,
+  function(fn)
+    return Promise.map({ 1, 2 }, fn):expect()
+  end,
+  function(fn)
+    return Promise.retry(async(fn), 1):expect()
+  end,
+  function(fn)
+    return scheduler.execute_tasks({ fn, fn }, 1)
+  end,
+  function(fn)
+    return task.join(task.spawn(fn))
+  end,
+  function(fn)
     return scheduler.timeout(100, fn)
   end,
   function(fn)
@@ -44,6 +63,13 @@ local inside = {
       s:spawn(fn)
     end)
   end,
+  function(fn)
+    return scope(function(s)
+      s:hold(async(fn)())
+      fn()
+    end)
+  end,
+  scheduler.shield,
 }
 
 -- Ways to leave of tasks that take something: all. One that gives has to know whether it has given, so it may be told
@@ -83,9 +109,11 @@ local function stir(rounds, tasks, pause)
     local leaves = {}
     for i = 1, random(4) do
       local body, ways = unpack(one_of(tasks))
-      local place = one_of(inside)
+      local place, outer_place = one_of(inside), one_of(inside)
       leaves[i] = one_of(ways)(function()
-        place(body)
+        outer_place(function()
+          place(body)
+        end)
       end)
     end
     for _ = 1, random(3) do

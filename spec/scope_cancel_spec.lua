@@ -267,6 +267,26 @@ describe("cancelling a scope", function()
     end)
   end
 
+  it("ends a child that parks only then, as one that is parked already", function()
+    local result = attempt.start(scope, function(s)
+      s:spawn(error, "failed", 0)
+      coroutine.yield()
+    end)
+    advance(0)
+    assert.are.equal("failed", result.err)
+    result = attempt.start(scope, function(s)
+      local event = scheduler.event()
+      s:spawn(function()
+        event:wait()
+        coroutine.yield()
+      end)
+      event:set()
+      s:cancel()
+    end)
+    advance(0)
+    assert.is_true(result.ok)
+  end)
+
   it("with a child in a loop that swallows it ends all the same", function()
     for _, wait in ipairs({ "task.wait(1)", "task.yield()", "event:wait()", "scheduler.timeout(1, task.wait, 2)" }) do
       local out = output_of([[

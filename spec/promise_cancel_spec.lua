@@ -12,6 +12,28 @@ local unhurried, assert_cancelled = promised.unhurried, promised.assert_cancelle
 
 local function ignore() end
 
+--- The first and the last of so many promises, each made from the one before by a method, with a handler.
+local function chain(count, method, handler)
+  local first = open()
+  local last = first
+  for _ = 1, count do
+    last = last[method](last, handler)
+  end
+  return first, last
+end
+
+--- The first and the last of 100,000 promises, each of which was resolved with the one before.
+local function resolved_in_turn()
+  local first = open()
+  local last = first
+  for _ = 2, 100000 do
+    local next_one, resolve = open()
+    resolve(last)
+    last = next_one
+  end
+  return first, last
+end
+
 describe("cancel", function()
   promised.setup(before_each, after_each)
 
@@ -269,36 +291,23 @@ describe("cancellation that goes down", function()
   end)
 
   it("goes along 100,000 promises", unhurried(function()
-    local first = open()
-    local last = first
-    for _ = 1, 100000 do
-      last = last:andThen(ignore)
-    end
+    local first, last = chain(100000, "andThen", ignore)
     first:cancel("reason")
     assert.are.equal("Cancelled", last:getStatus())
     assert_cancelled(last, "reason")
   end))
 
   it("goes along 100,000 that were each resolved with the next", unhurried(function()
-    local promises, resolvers = {}, {}
-    for i = 1, 100000 do
-      promises[i], resolvers[i] = open()
-      if i > 1 then resolvers[i](promises[i - 1]) end
-    end
-    promises[1]:cancel("reason")
-    assert_cancelled(promises[100000], "reason")
+    local first, last = resolved_in_turn()
+    first:cancel("reason")
+    assert_cancelled(last, "reason")
   end))
 
   it("goes along 10,000 of finally, each with its handler", unhurried(function()
     local count = 0
-    local function on_end()
+    local first, last = chain(10000, "finally", function()
       count = count + 1
-    end
-    local first = open()
-    local last = first
-    for _ = 1, 10000 do
-      last = last:finally(on_end)
-    end
+    end)
     first:cancel("reason")
     assert_cancelled(last, "reason")
     assert.are.equal(10000, count)
@@ -491,32 +500,20 @@ describe("cancellation that goes up", function()
   end)
 
   it("goes along 100,000 promises", unhurried(function()
-    local first = open()
-    local last = first
-    for _ = 1, 100000 do
-      last = last:andThen(ignore)
-    end
+    local first, last = chain(100000, "andThen", ignore)
     last:cancel("reason")
     assert.are.equal("Cancelled", first:getStatus())
     assert_cancelled(first, "reason")
   end))
 
   it("goes along 100,000 that were each resolved with the next", unhurried(function()
-    local promises, resolvers = {}, {}
-    for i = 1, 100000 do
-      promises[i], resolvers[i] = open()
-      if i > 1 then resolvers[i](promises[i - 1]) end
-    end
-    promises[100000]:cancel("reason")
-    assert_cancelled(promises[1], "reason")
+    local first, last = resolved_in_turn()
+    last:cancel("reason")
+    assert_cancelled(first, "reason")
   end))
 
   it("does not overflow where 100,000 of finally hang one on the other", unhurried(function()
-    local first = open()
-    local last = first
-    for _ = 1, 100000 do
-      last = last:finally(ignore)
-    end
+    local first, last = chain(100000, "finally", ignore)
     local child = first:andThen(ignore)
     child:cancel("reason")
     assert_cancelled(first, "reason")

@@ -57,7 +57,7 @@ end
 
 --- Reports an uncaught error. `source` names where it comes from, "a timer set at main.lua:3".
 function errors.report(err, traceback, source)
-  if errors.is_expected and errors.is_expected() then return end
+  if errors.is_expected and errors.is_expected(err) then return end
   errors.reported = errors.reported + 1
   if handler ~= nil then
     local ok, failure = pcall(handler, err, traceback, source)

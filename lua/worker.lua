@@ -133,7 +133,10 @@ end
 --- Takes a job, if there is one, and runs it.
 local function run_next()
   local unfinished = worker.unfinished[1]
-  if not unfinished then return run_taken(take(worker.waiting == 0)) end
+  if not unfinished then
+    if worker.is_leaving then return NO_JOB end
+    return run_taken(take(worker.waiting == 0))
+  end
   remove(worker.unfinished, 1)
   run_part(unfinished.run, unfinished.part)
   return DONE
@@ -165,10 +168,10 @@ local function fail(co, err)
   native.fail(number, "memory", NO_MEMORY, traceback)
 end
 
---- Takes jobs until there are no more for this worker; or until it is not fit to go on.
-local function work()
+--- Takes jobs and runs them, until there are no more for this worker or `goes_on()` says so.
+local function run_jobs(goes_on)
   local idle
-  while native.is_fit() do
+  while goes_on() do
     local co = idle or create(runner)
     idle, active = nil, co
     local ok, what = resume(co)
@@ -186,6 +189,21 @@ local function work()
   end
 end
 
+--- Takes jobs until there are no more for this worker; or until it is not fit to go on.
+local function work()
+  run_jobs(native.is_fit)
+end
+
+local function has_begun()
+  return worker.waiting > 0 or worker.unfinished[1] ~= nil
+end
+
+--- Runs to their end the jobs that have begun, in a worker that is not fit to take more.
+local function finish_begun()
+  worker.is_leaving = true
+  run_jobs(has_begun)
+end
+
 --- Calls what the pool has each worker call first. Returns what went wrong.
 local function initialise(call)
   local co = create(function()
@@ -196,4 +214,4 @@ local function initialise(call)
   return load_tasks().initialise(co, ok, what)
 end
 
-return work, initialise
+return work, finish_begun, initialise

@@ -5,6 +5,8 @@ local native, worker, errors, outcome, loop, task = ...
 local find, getmetatable, pairs, type = string.find, getmetatable, pairs, type
 local job_natives = worker.native
 local HEADER = worker.HEADER
+-- What is raised in one that is stopped while it computes (see src/binding/worker.rs).
+local STOPPED = "the job was cancelled"
 local STUCK = "the job waits, and nothing is left that could wake it"
 
 local tasks = {}
@@ -21,8 +23,12 @@ function tasks.finish(hand_in, run, result)
   ended[#ended + 1] = { hand_in = hand_in, run = run, result = result }
 end
 
---- While a job is interrupted, whatever of it runs raises, timers too: nobody has to hear of that.
-errors.is_expected = job_natives.is_stopping
+--- While a job is interrupted, whatever of it runs raises, timers too: nobody has to hear of that, nor of what is left
+--- of it later, while other jobs go on to their end.
+function errors.is_expected(err)
+  if err == STOPPED or job_natives.is_stopping() then return true end
+  return not job_natives.is_fit() and find(errors.describe(err), STOPPED, 1, true) ~= nil
+end
 
 --- Whether an error says that there was no memory left. Lua raises a string, the buffers of 5.3 one of their own, which
 --- begins with a line, and mlua an object.
@@ -91,13 +97,16 @@ end
 
 --- Turns the loop until a job that waits has ended or is to go on, or there is room for another one that is there.
 local function turn(has_room)
+  -- Asked once more, it might say otherwise: another worker may have taken the job.
+  local was_done = false
   local function is_done()
-    return #ended > 0 or #worker.unfinished > 0 or has_room and job_natives.has_jobs()
+    was_done = #ended > 0 or #worker.unfinished > 0 or has_room and job_natives.has_jobs()
+    return was_done
   end
   native.set_room(has_room)
   loop.turn_until(is_done)
   native.set_room(false)
-  if is_done() then return end
+  if was_done then return end
   for run, co in pairs(waiting) do
     tasks.finish(hand_in_error, run, { kind = "error", message = STUCK .. loop.waits_for(co) })
   end
@@ -117,7 +126,7 @@ end
 
 --- Does what is to be done before the next job is taken. `has_none` if there is none to take now.
 function tasks.attend(has_none)
-  local has_room = worker.waiting < worker.concurrency
+  local has_room = worker.waiting < worker.concurrency and not worker.is_leaving
   local is_idle = #ended == 0 and #worker.unfinished == 0
   if worker.waiting > 0 and is_idle and (has_none or not has_room) then turn(has_room) end
   if worker.waiting == 0 and #worker.unfinished == 0 then tidy_up() end

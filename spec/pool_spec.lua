@@ -228,6 +228,51 @@ describe("a pool", function()
     assert.are.equal("long", long:expect())
   end)
 
+  it("keeps jobs that wait when one that computes in their worker is cancelled", function()
+    local pool = parallel.pool({ size = 1, concurrency = 2 })
+    local is_started, is_over = scheduler.shared.atomic(0), scheduler.shared.atomic(0)
+    local waiting = pool:run(function()
+      require("scheduler").task.wait(0.05)
+      return "waited"
+    end)
+    local computing = pool:run(function()
+      is_started:set(1)
+      while is_over:get() == 0 do
+      end
+    end)
+    assert.is_true(wait_until(function()
+      return is_started:get() == 1
+    end))
+    computing:cancel()
+    task.wait(0.02)
+    is_over:set(1)
+    assert.are.equal("waited", waiting:expect())
+  end)
+
+  it("loses none of several jobs in a worker while others are cancelled at any moment", function()
+    local pool = parallel.pool({ size = 1, concurrency = 4 })
+    local function job(i)
+      if i % 3 == 0 then return i end
+      if i % 3 == 1 then require("scheduler").task.wait(0.0003) end
+      for _ = 1, 20000 do
+      end
+      return i
+    end
+    for _ = 1, 400 do
+      local jobs = {}
+      for i = 1, math.random(6) do
+        jobs[i] = pool:run(job, i)
+      end
+      task.wait(math.random() * 0.001)
+      for i = 1, #jobs, 2 do
+        jobs[i]:cancel()
+      end
+      for i = 2, #jobs, 2 do
+        assert.are.equal(i, jobs[i]:expect())
+      end
+    end
+  end)
+
   it("ends workers that are idle, and starts others later", function()
     local pool = parallel.pool({ size = 2, idle = 0.01 })
     pool:run(nap, 1):expect()

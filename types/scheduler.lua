@@ -1120,9 +1120,9 @@ function scheduler.parallel.map(list, fn, options) end
 ---waited and computes then cannot be interrupted.
 ---@field concurrency? integer
 ---Bytes that the Lua state of a worker may take. A job that needs more fails with the kind "memory", and its worker
----gets a fresh state. With a `concurrency` above 1, the jobs that wait in that worker fail with it, with the kind
----"lost" or "memory". In LuaJIT a job is stopped soon after it has taken more, and versions of before August 2023 do not
----compile jobs that have a limit, as they do not survive it where memory is refused; `init = jit.on` has them compiled.
+---gets a fresh state. With a `concurrency` above 1, the jobs that wait in that worker go on there, and may fail with it.
+---In LuaJIT a job is stopped soon after it has taken more, and versions of before August 2023 do not compile jobs that
+---have a limit, as they do not survive it where memory is refused; `init = jit.on` has them compiled.
 ---@field memory_limit? integer
 ---Called in each worker before its first job; may wait. If it raises, the jobs fail. It crosses as a job does.
 ---@field init? function

@@ -27,6 +27,7 @@ const CANCELLED: &str = "the job was cancelled";
 /// A Lua state in which jobs run. It is dropped after what is kept of it.
 struct WorkerVm {
     work: Function,
+    finish_begun: Function,
     worker: Rc<Worker>,
     lua: State,
 }
@@ -105,9 +106,9 @@ impl WorkerVm {
             limit_memory(&lua, limit)?;
             natives.raw_set("has_too_much", lua.create_function(|lua, ()| has_too_much(lua))?)?;
         }
-        let (work, initialise) =
+        let (work, finish_begun, initialise): (_, _, Function) =
             worker_chunk(&lua, "worker.lua", include_str!("../../lua/worker.lua"))?.call((natives, &state))?;
-        let vm = WorkerVm { work, worker, lua };
+        let vm = WorkerVm { work, finish_begun, worker, lua };
         vm.initialise(&initialise)?;
         Ok(vm)
     }
@@ -128,7 +129,11 @@ impl WorkerVm {
 
 impl Executor for WorkerVm {
     fn work(self: Box<Self>) -> bool {
-        let worked = self.work.call::<()>(());
+        let mut worked = self.work.call::<()>(());
+        // Of a job that was stopped in the midst of it, others that wait here know nothing.
+        if worked.is_ok() && !self.worker.runs.borrow().is_empty() {
+            worked = self.worker.seat.while_leaving(|| self.finish_begun.call(()));
+        }
         if let Err(error) = &worked {
             self.worker.fail_all(error);
         }

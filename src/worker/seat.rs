@@ -129,6 +129,11 @@ impl Seat {
         parked
     }
 
+    /// Runs `finish`, which ends the jobs of a worker that takes no more. Another one takes its place meanwhile.
+    pub fn while_leaving<T>(&self, finish: impl FnOnce() -> T) -> T {
+        self.crew.while_blocked(finish)
+    }
+
     fn set_parked(&self, is_parked: bool) {
         if let Some(interrupt) = &*self.interrupt.borrow() {
             interrupt.set_parked(is_parked);

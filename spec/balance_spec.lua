@@ -11,7 +11,7 @@ local protected, random = scheduler.pcall, math.random
 local unpack = table.unpack or unpack -- luacheck: ignore 143
 
 local seed = tonumber(os.getenv("BALANCE_SEED")) or os.time()
-local ROUNDS = 3000
+local ROUNDS = 1000
 
 local function one_of(list)
   return list[random(#list)]

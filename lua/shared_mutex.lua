@@ -5,7 +5,8 @@
 
 local native, check, wait, waiters, outcome, loop, task, hold_during = ...
 
-local error, pcall = error, pcall
+local error, pairs, pcall, type = error, pairs, pcall, type
+local status = coroutine.status
 local WAKE = wait.WAKE
 
 local Mutex = { __name = "scheduler.shared.mutex" }
@@ -64,6 +65,18 @@ local function hold(self, place)
     error(err, 0)
   end
   return true
+end
+
+--- When jobs have ended in a worker that goes on for others: lets go what they hold, that is what is held by the
+--- coroutine `idle`, which runs no job now, and by coroutines that are dead. Nobody else may unlock it.
+function loop.release_locks(idle)
+  for mutex, held in pairs(holds) do
+    local owner = held.owner
+    if owner == idle or type(owner) == "thread" and status(owner) == "dead" then
+      holds[mutex] = nil
+      native.mutex_leave(held.place)
+    end
+  end
 end
 
 --- Takes a place in the mutex; returns whether that is the first, which holds it.

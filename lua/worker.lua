@@ -185,7 +185,7 @@ local function run_jobs(goes_on)
     else
       load_tasks().look_after(co, number, part)
     end
-    if worker.tasks then worker.tasks.attend(what == NO_JOB) end
+    if worker.tasks then worker.tasks.attend(what == NO_JOB, idle) end
   end
 end
 

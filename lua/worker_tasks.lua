@@ -124,11 +124,13 @@ local function tidy_up()
   errors.on_error(nil)
 end
 
---- Does what is to be done before the next job is taken. `has_none` if there is none to take now.
-function tasks.attend(has_none)
+--- Does what is to be done before the next job is taken. `has_none` if there is none to take now; `idle` is the
+--- coroutine that takes it, if there is one yet.
+function tasks.attend(has_none, idle)
   local has_room = worker.waiting < worker.concurrency and not worker.is_leaving
   local is_idle = #ended == 0 and #worker.unfinished == 0
   if worker.waiting > 0 and is_idle and (has_none or not has_room) then turn(has_room) end
+  if loop.release_locks then loop.release_locks(idle) end
   if worker.waiting == 0 and #worker.unfinished == 0 then tidy_up() end
   for i = 1, #ended do
     local one = ended[i]

@@ -196,6 +196,61 @@ describe("a shared mutex between VMs", function()
     end
   end)
 
+  for name, finish in pairs({
+    ["by its end"] = function() end,
+    ["by an error"] = function()
+      error("failed")
+    end,
+    ["by an error after it has waited"] = function()
+      require("scheduler").task.wait(0.001)
+      error("failed")
+    end,
+    ["as it is cancelled while it waits"] = function()
+      require("scheduler").task.wait(60)
+    end,
+    ["as it is cancelled while it computes"] = function()
+      -- A compiled loop is not interrupted.
+      if jit then jit.off() jit.flush() end
+      repeat until not tostring(nil)
+    end,
+  }) do
+    it("is unlocked when a job ends that holds it while another waits in its worker: " .. name, function()
+      local pool = scheduler.parallel.pool({ size = 1, concurrency = 2 })
+      local mutex, go = shared.mutex(), scheduler.channel()
+      local waiting = pool:run(function()
+        return go:recv()
+      end)
+      local job = pool:run(function()
+        mutex:lock()
+        finish()
+      end)
+      job:catch(function() end)
+      assert.is_true(eventually(function()
+        return mutex:is_locked() or job:getStatus() ~= "Started"
+      end))
+      if name:find("cancelled") then job:cancel() end
+      assert.is_true(mutex:lock(20))
+      mutex:unlock()
+      go:send("went on")
+      assert.are.equal("went on", await(waiting))
+      pool:close()
+    end)
+  end
+
+  it("stays locked when another job ends in its holder's worker", function()
+    local pool = scheduler.parallel.pool({ size = 1, concurrency = 2 })
+    local mutex, go = shared.mutex(), scheduler.channel()
+    local holding = pool:run(function()
+      return mutex:with(go.recv, go)
+    end)
+    await(pool:run(function() end))
+    pcall(await, pool:run(error))
+    assert.is_true(mutex:is_locked())
+    go:send("went on")
+    assert.are.equal("went on", await(holding))
+    pool:close()
+  end)
+
   it("is handed on when a job ends that waits for it in another task", function()
     local mutex = shared.mutex()
     mutex:lock()

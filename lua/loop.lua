@@ -345,6 +345,7 @@ local function turn(budget_ms)
     run_due()
   end
   if outcome.has_adrift then outcome.look_for_lost() end
+  if loop.release_locks then loop.release_locks() end
   if loop.has_unhandled then loop.report_unhandled() end
   if wait.on_step then wait.on_step(true) end
 end

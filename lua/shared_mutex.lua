@@ -51,6 +51,9 @@ end
 --- When a job has ended, whose places were left.
 function loop.discard_locks()
   holds = {}
+  while list.first do
+    take_out(list.first)
+  end
 end
 
 local function note_holder(self, place)
@@ -67,8 +70,8 @@ local function hold(self, place)
   return true
 end
 
---- When jobs have ended in a worker that goes on for others: lets go what they hold, that is what is held by the
---- coroutine `idle`, which runs no job now, and by coroutines that are dead. Nobody else may unlock it.
+--- Lets go what coroutines hold that are dead, and a worker's `idle` one, whose job has ended: nobody else may unlock
+--- it, and nobody could tell those who wait for it in other VMs.
 function loop.release_locks(idle)
   for mutex, held in pairs(holds) do
     local owner = held.owner

@@ -76,6 +76,53 @@ describe("a shared mutex in one VM", function()
     assert.is_false(mutex:is_locked())
   end)
 
+  it("is let go by a task that ends, or is cancelled, while it holds it", function()
+    local mutex, list, record = shared.mutex(), recorder()
+    local ended = {
+      task.spawn(function()
+        mutex:lock()
+        task.wait(0.01)
+      end),
+      task.spawn(function()
+        mutex:lock()
+        task.wait(0.01)
+        error("failed")
+      end),
+      task.spawn(function()
+        mutex:lock()
+        task.wait(60)
+      end),
+    }
+    start_waiter(mutex, "next", record)
+    attempt.reported(function()
+      advance(30)
+    end)
+    assert.are.same({}, list)
+    task.cancel(ended[3])
+    advance(0)
+    assert.are.same({ "next" }, list)
+    assert.is_false(mutex:is_locked())
+  end)
+
+  it("is not let go by a task that waits, or has others run meanwhile", function()
+    local mutex = shared.mutex()
+    local inner
+    local holder = task.spawn(function()
+      inner = scheduler.coroutine.wrap(function()
+        mutex:lock()
+        task.wait(0.02)
+      end)
+      inner()
+      task.wait(0.02)
+      mutex:unlock()
+    end)
+    advance(30)
+    assert.are.equal("suspended", coroutine.status(holder))
+    assert.is_true(mutex:is_locked())
+    advance(30)
+    assert.is_false(mutex:is_locked())
+  end)
+
   for name, start in pairs(attempt.leavings) do
     for moment, when in pairs({
       ["before it hears of it"] = function(leave)
@@ -265,6 +312,25 @@ describe("a shared mutex between VMs", function()
         return true
       end)
     end))
+  end)
+
+  it("does not keep tasks that waited for it when their job ended", function()
+    local pool, mutex = scheduler.parallel.pool({ size = 1 }), shared.mutex()
+    mutex:lock()
+    await(pool:run(function()
+      left_behind = setmetatable({}, { __mode = "k" }) -- luacheck: ignore 111
+      local co = require("scheduler").task.spawn(mutex.lock, mutex)
+      left_behind[co] = true -- luacheck: ignore 112
+    end))
+    assert.is_true(await(pool:run(function()
+      -- A second job, as what the first has on its stack is garbage only now.
+      for _ = 1, 3 do
+        collectgarbage()
+      end
+      return next(left_behind) == nil -- luacheck: ignore 113
+    end)))
+    mutex:unlock()
+    pool:close()
   end)
 
   it("loses no turn to waits that time out while it is handed to them", function()

@@ -1319,7 +1319,7 @@ function Table:delete(key) end
 function Table:keys() end
 
 ---A mutex between all Lua states: one task at a time, first come, first served. To wait suspends the task, or turns the
----loop on the main thread. A job that ends lets go what it holds, and so does a Lua state that closes.
+---loop on the main thread. A task or job that ends lets go what it holds, and so does a Lua state that closes.
 ---@class scheduler.shared.Mutex
 local SharedMutex = {}
 

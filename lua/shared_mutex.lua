@@ -70,12 +70,16 @@ local function hold(self, place)
   return true
 end
 
---- Lets go what coroutines hold that are dead, and a worker's `idle` one, whose job has ended: nobody else may unlock
---- it, and nobody could tell those who wait for it in other VMs.
+--- Whether a task has ended, or is a coroutine that has. Before Lua 5.4 one that was cancelled is never dead.
+local function has_ended(owner)
+  return type(owner) == "thread" and (status(owner) == "dead" or outcome.of(owner) ~= nil)
+end
+
+--- Lets go what is held by those that have ended, and by a worker's `idle` coroutine, whose job has: nobody else may
+--- unlock it, and nobody could tell those who wait for it in other VMs.
 function loop.release_locks(idle)
   for mutex, held in pairs(holds) do
-    local owner = held.owner
-    if owner == idle or type(owner) == "thread" and status(owner) == "dead" then
+    if held.owner == idle or has_ended(held.owner) then
       holds[mutex] = nil
       native.mutex_leave(held.place)
     end

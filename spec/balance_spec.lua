@@ -3,12 +3,13 @@
 
 local scheduler = require("scheduler")
 local attempt = require("spec.support.attempt")
+local inside = require("spec.support.inside")
 local memory = require("spec.support.memory")
 local virtual = require("spec.support.virtual")
 
-local Promise, async, scope = scheduler.Promise, scheduler.async, scheduler.scope
+local async = scheduler.async
 local shared, task = scheduler.shared, scheduler.task
-local protected, random = scheduler.pcall, math.random
+local random = math.random
 local unpack = table.unpack or unpack -- luacheck: ignore 143
 
 local seed = tonumber(os.getenv("BALANCE_SEED")) or os.time()
@@ -22,56 +23,6 @@ end
 local function patience()
   return random(2) == 1 and 0.001 * random(3) or nil
 end
-
--- What runs a function, once or more often, for the task that calls it.
-local inside = {
-  function(fn)
-    return fn()
-  end,
-  function(fn)
-    return scheduler.coroutine.wrap(fn)()
-  end,
-  function(fn)
-    local ok, err = protected(fn)
-    if not ok then error(err, 0) end
-  end,
-  function(fn)
-    return scheduler.await(async(fn)())
-  end,
-  function(fn)
-    return Promise.all({ async(fn)(), Promise.resolve() }):expect()
-  end,
-  function(fn)
-    return Promise.any({ async(fn)(), Promise.reject(1) }):expect()
-  end,
-  function(fn)
-    return Promise.map({ 1, 2 }, fn):expect()
-  end,
-  function(fn)
-    return Promise.retry(async(fn), 1):expect()
-  end,
-  function(fn)
-    return scheduler.execute_tasks({ fn, fn }, 1)
-  end,
-  function(fn)
-    return task.join(task.spawn(fn))
-  end,
-  function(fn)
-    return scheduler.timeout(100, fn)
-  end,
-  function(fn)
-    return scope(function(s)
-      s:spawn(fn)
-    end)
-  end,
-  function(fn)
-    return scope(function(s)
-      s:hold(async(fn)())
-      fn()
-    end)
-  end,
-  scheduler.shield,
-}
 
 -- Ways to leave of tasks that take something: all. One that gives has to know whether it has given, so it may be told
 -- by an error only.

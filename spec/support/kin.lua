@@ -2,8 +2,9 @@
 -- comes to; so its parent knows, and fails if a child that it has not stopped comes to something else.
 
 local scheduler = require("scheduler")
+local inside = require("spec.support.inside")
 
-local Promise, scope, task = scheduler.Promise, scheduler.scope, scheduler.task
+local scope, task = scheduler.scope, scheduler.task
 
 local kin = {}
 
@@ -139,31 +140,6 @@ for name in pairs(ways) do
   names[#names + 1] = name
 end
 table.sort(names)
-
--- In what a job does it.
-local inside = {
-  function(fn)
-    return fn()
-  end,
-  function(fn)
-    return scope(function(s)
-      s:spawn(fn)
-    end)
-  end,
-  function(fn)
-    return scheduler.timeout(60, fn)
-  end,
-  function(fn)
-    return scheduler.await(scheduler.async(fn)())
-  end,
-  function(fn)
-    return scheduler.coroutine.wrap(fn)()
-  end,
-  function(fn)
-    return Promise.map({ 1 }, fn):expect()
-  end,
-  scheduler.shield,
-}
 
 --- A generator of numbers of its own, as several jobs share the one of a worker.
 local function generator(seed)

@@ -24,4 +24,4 @@ pub use completion::CompletionQueue;
 pub use descriptor::WakeDescriptor;
 pub use process::PerProcess;
 pub use reactor::Reactor;
-pub use spin::{MOMENT, Spinner};
+pub use spin::{MOMENT, Spinner, lock_contended};

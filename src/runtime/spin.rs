@@ -6,9 +6,11 @@
 
 use std::cell::Cell;
 use std::hint;
-use std::sync::OnceLock;
+use std::sync::{OnceLock, PoisonError, TryLockError};
 use std::thread;
 use std::time::{Duration, Instant};
+
+use super::sync::{Mutex, MutexGuard};
 
 /// Longer than another thread takes to be woken and to answer.
 pub const MOMENT: Duration = Duration::from_micros(50);
@@ -22,6 +24,12 @@ const SHORT_PARK: u32 = 8;
 
 /// How often a look is repeated before the clock is looked at.
 const LOOKS: usize = 64;
+
+/// How often a lock that another thread holds is left alone before this thread parks for it.
+const RETREATS: usize = 2;
+
+/// For how long each time: some microseconds, in which the other thread takes the lock a dozen times.
+const PAUSES: usize = 256;
 
 /// Whether it has paid so far.
 #[derive(Debug, Default)]
@@ -75,6 +83,22 @@ fn looked(is_over: impl Fn() -> bool) -> bool {
     }
 }
 
+/// Locks what another thread was found to hold, and will probably soon hold again. Two threads that take a lock in turns
+/// wait for each other's caches most of the time; so this one leaves it alone for a while, and both take it several
+/// times in a row.
+pub fn lock_contended<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    let retreats = if has_cores() && !cfg!(all(test, scheduler_loom)) { RETREATS } else { 0 };
+    for _ in 0..retreats {
+        (0..PAUSES).for_each(|_| hint::spin_loop());
+        match mutex.try_lock() {
+            Ok(guard) => return guard,
+            Err(TryLockError::Poisoned(guard)) => return guard.into_inner(),
+            Err(TryLockError::WouldBlock) => {}
+        }
+    }
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
 /// Whether another thread can run meanwhile.
 fn has_cores() -> bool {
     static HAS_CORES: OnceLock<bool> = OnceLock::new();
@@ -102,5 +126,39 @@ mod tests {
         let skipped = spinner.skipped.get();
         spinner.while_parked(|| {});
         assert!(spinner.skipped.get() > skipped);
+    }
+
+    #[test]
+    fn contended_locks_are_had_by_each_in_turn() {
+        const THREADS: usize = 4;
+        const TIMES: usize = 1000;
+        let counter = Mutex::new(0);
+        thread::scope(|scope| {
+            // They all find it held at first, and that is longer than they leave it alone.
+            let mut count = counter.lock().expect("nobody has panicked");
+            let counting = || (0..TIMES).for_each(|_| *lock_contended(&counter) += 1);
+            let threads = [(); THREADS].map(|()| scope.spawn(counting));
+            thread::sleep(MOMENT * 20);
+            *count += 1;
+            drop(count);
+            for thread in threads {
+                thread.join().expect("no thread panics");
+            }
+            scope.spawn(|| assert_eq!(*lock_contended(&counter), THREADS * TIMES + 1));
+        });
+    }
+
+    #[test]
+    fn contended_locks_of_threads_that_panicked_are_had() {
+        let mutex = Mutex::new(7);
+        let panicked = thread::scope(|scope| {
+            let thread = scope.spawn(|| {
+                let _guard = mutex.lock();
+                panic!("while it is held");
+            });
+            thread.join()
+        });
+        assert!(panicked.is_err());
+        assert_eq!(*lock_contended(&mutex), 7);
     }
 }

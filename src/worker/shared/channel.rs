@@ -20,9 +20,9 @@ use std::sync::{Arc, OnceLock, PoisonError, TryLockError};
 use super::stored::{Stored, bury};
 use super::waiter::{After, Claim, Ended, Me, Waiter, claim, claim_me};
 use super::{Counted, Handle, Place, new_place};
-use crate::runtime::process;
 use crate::runtime::sync::atomic::{AtomicU8, AtomicUsize, Ordering};
 use crate::runtime::sync::{Mutex, MutexGuard, thread};
+use crate::runtime::{lock_contended, process};
 
 /// A message on its way to a receiver; dropped, it goes back to its channel.
 #[derive(Debug)]
@@ -451,7 +451,7 @@ impl Channel {
         let state = match self.state.try_lock() {
             Ok(state) => state,
             Err(TryLockError::Poisoned(state)) => state.into_inner(),
-            Err(TryLockError::WouldBlock) => self.held_state().lock().unwrap_or_else(PoisonError::into_inner),
+            Err(TryLockError::WouldBlock) => lock_contended(self.held_state()),
         };
         Locked { channel: self, state }
     }

@@ -123,17 +123,6 @@ describe("an uncaught error", function()
     end)
     assert.is_true(closed)
   end)
-
-  it("from a stack overflow is reported like any other", function()
-    local errors = errors_of(function()
-      local function endless()
-        return 1 + endless()
-      end
-      scheduler.setTimeout(endless)
-    end)
-    assert.are.equal(1, #errors)
-    assert.matches("stack overflow", tostring(errors[1][1]))
-  end)
 end)
 
 describe("on_error", function()

@@ -608,17 +608,6 @@ describe("an error in a task", function()
     assert.are.same({ 1, 2, 3, "deferred 1", "deferred 2", "deferred 3" }, list)
   end)
 
-  it("from a stack overflow is reported like any other", function()
-    local function endless()
-      return 1 + endless()
-    end
-    local errors = uncaught(function()
-      task.spawn(endless)
-    end)
-    assert.are.equal(1, #errors)
-    assert.matches("stack overflow", tostring(errors[1].err))
-  end)
-
   it("that reaches whoever resumed it by hand is not reported as well", function()
     local errors = uncaught(function()
       local co = task.spawn(function()

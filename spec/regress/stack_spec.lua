@@ -70,6 +70,15 @@ local function still_works()
 end
 
 describe("a stack overflow", function()
+  -- Where a finalizer runs while the stack is full, Lua 5.4 says "error in error handling" instead.
+  before_each(function()
+    collectgarbage("stop")
+  end)
+
+  after_each(function()
+    collectgarbage("restart")
+  end)
+
   for name, call in pairs(PLACES) do
     it("of Lua's in " .. name .. " is an error like any other", function()
       local errors = uncaught(call, endless)
@@ -114,7 +123,7 @@ describe("a stack overflow", function()
 
   it("in a job fails that job, and the worker goes on", function()
     local result = child.script([[
-      local pool = scheduler.parallel.pool({ size = 1 })
+      local pool = scheduler.parallel.pool({ size = 1, init = function() collectgarbage("stop") end })
       for _, fn in ipairs({
         function() local function endless() return 1 + endless() end return endless() end,
         function()
